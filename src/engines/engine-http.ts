@@ -1,7 +1,7 @@
 import { Agent, type Dispatcher } from 'undici';
 import { AbortedError, DeadlineError, describe, EngineError, type WeightcastError } from '../errors.ts';
 import type { Clock, Logger } from '../ports.ts';
-import { checkAddress, socketPathOf } from './endpoint.ts';
+import { baseOf, checkAddress, socketPathOf } from './endpoint.ts';
 import { type EngineAnswer, EngineRefusal, isSuccess, parseObject, refusalOf } from './engine-answer.ts';
 import type { CallOptions, Readiness } from './engine-client.ts';
 
@@ -19,7 +19,7 @@ const maxAnswerBytes = 1 << 20;
 const maxObjectBytes = 1 << 24;
 
 export interface EngineHttpOptions {
-  /** `http://host:port`, `https://…`, or `unix:/path/of/socket`. */
+  /** `http://host:port`, `https://…`, with the prefix of a proxy, or `unix:/path/of/socket`. */
   readonly endpoint: string;
   readonly clock: Clock;
   /** Sent as a bearer token. */
@@ -43,7 +43,7 @@ interface Request {
 export class EngineHttp {
   readonly endpoint: string;
   readonly #clock: Clock;
-  readonly #origin: string;
+  readonly #base: ReturnType<typeof baseOf>;
   readonly #agent: Agent;
   readonly #headers: Readonly<Record<string, string>>;
   readonly #log: Logger | null;
@@ -55,7 +55,7 @@ export class EngineHttp {
     this.#clock = clock;
     this.#log = log ?? null;
     const socketPath = socketPathOf(endpoint);
-    this.#origin = socketPath === null ? new URL(endpoint).origin : 'http://localhost';
+    this.#base = baseOf(endpoint);
     this.#headers = apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` };
     this.#agent = new Agent({
       // The caller sets the timeout. An update asks much at once, and connecting costs more than a question. By the next
@@ -221,7 +221,8 @@ export class EngineHttp {
       ...(body !== null && { 'content-type': 'application/json' }),
       ...request.headers,
     };
-    const sent: Dispatcher.RequestOptions = { origin: this.#origin, path, method, headers, signal };
+    const { origin, prefix } = this.#base;
+    const sent: Dispatcher.RequestOptions = { origin, path: prefix + path, method, headers, signal };
     if (body !== null) sent.body = JSON.stringify(body);
     const response = await this.#agent.request(sent);
     const chunks: Buffer[] = [];

@@ -272,12 +272,32 @@ test('a page that something else sends in the place of the engine is a failure',
   }
 });
 
+test('an engine behind a proxy is asked under its prefix', async (t) => {
+  for (const [prefix, route] of [
+    ['', '/collective_rpc'],
+    ['/', '/collective_rpc'],
+    ['/engines/a', '/engines/a/collective_rpc'],
+    ['/engines/a/', '/engines/a/collective_rpc'],
+  ] as const) {
+    const { asked, endpoint } = await fakeEngine(t, status(200));
+    await clientOf(t, endpoint + prefix).update(order, patient());
+    assert.deepEqual(
+      asked.map((one) => one.route),
+      [`POST ${route}`],
+    );
+  }
+});
+
 test('an invalid endpoint is refused', () => {
   for (const endpoint of [
     '',
     'localhost:8000',
     'ftp://host',
     'http://host/v1',
+    'http://host/a/v1/',
+    'http://host/a/../b',
+    'http://host//a',
+    'http://host/a?b=1',
     'unix:',
     'http://',
     ' http://h',
