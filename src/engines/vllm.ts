@@ -161,9 +161,10 @@ export class VllmClient extends HttpEngine implements EngineClient {
     return said;
   }
 
-  /** Its configuration is asked for once: that takes a vLLM seconds the first time. */
+  /** One worker may be asked whatever it is. Of several the configuration is asked for once: that takes a vLLM seconds. */
   async #askWorkers(options: CallOptions): Promise<WorkersSaid> {
-    if (!this.#hasWeightcast) await refuseWithoutWeightcast(this.http, options);
+    const mayBeAsked = this.#hasWeightcast || (await this.worldSize(options))?.replica === 1;
+    if (!mayBeAsked) await refuseWithoutWeightcast(this.http, options);
     const said = await askWorkers(this.http, options);
     this.#hasWeightcast = said.protocol > oldestProtocol;
     return said;
