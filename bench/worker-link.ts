@@ -10,6 +10,7 @@ import { systemClock } from '../src/native-bridge/clock.ts';
 import { HostDevice } from '../src/native-bridge/host-device.ts';
 import { PythonWorker } from '../test/python/engine-worker.ts';
 import { median } from './median.ts';
+import { needPython } from './needed-python.ts';
 import { processorTime } from './processor-time.ts';
 import { writeReport } from './report.ts';
 
@@ -27,6 +28,7 @@ interface Round {
   readonly loading: number;
 }
 
+needPython('bench:worker-link', 'torch', 'zmq', 'msgpack');
 const ends: (() => unknown)[] = [];
 const namespace = `weightcast-bench-${randomBytes(4).toString('hex')}`;
 const device = HostDevice.open({ namespace, index: 0, capacity: 2 ** 22, uploadThreads: 1 });

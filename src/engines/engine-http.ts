@@ -11,6 +11,8 @@ const pollMilliseconds = 200;
 const readyMilliseconds = 5_000;
 /** An engine that does not say what it knows of itself within this time does not know it. */
 const questionMilliseconds = 5_000;
+/** How long a connection waits for the next request of the same update. Servers that close theirs sooner announce it. */
+const reuseMilliseconds = 500;
 /** Answers are error messages or short lists; the rest of a longer one, which may have no end, is not read. */
 const maxAnswerBytes = 1 << 20;
 /** Answers that are asked for because of what is in them: log-probabilities of a prompt. */
@@ -56,11 +58,12 @@ export class EngineHttp {
     this.#base = baseOf(endpoint);
     this.#headers = apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` };
     this.#agent = new Agent({
-      // The caller sets the timeout. Connections are not reused: by the next request, an update later, the engine may
-      // just be closing them.
+      // The caller sets the timeout. An update asks much at once, and connecting costs more than a question. By the next
+      // update the engine may just be closing a connection, so none is kept for it.
       headersTimeout: 0,
       bodyTimeout: 0,
-      pipelining: 0,
+      keepAliveTimeout: reuseMilliseconds,
+      keepAliveMaxTimeout: reuseMilliseconds,
       connect: { timeout: 0, ...(socketPath !== null && { socketPath }) },
     });
   }

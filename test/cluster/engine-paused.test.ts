@@ -135,7 +135,7 @@ test('an engine that does not resume has the new version all the same, and is re
   assert.deepEqual([instances[0]!.outcome, instances[0]!.paused], ['updated', true]);
   assert.equal(
     instances[0]!.error!.message,
-    `instance blue is still paused (engine ${endpoint} answered POST /resume with 404), and is tried to be resumed while the cluster runs: weightcast resume --endpoint ${endpoint}`,
+    `instance blue is still paused (engine ${endpoint} answered POST /resume with 404), and is tried to be resumed until the cluster ends: weightcast resume --endpoint ${endpoint}`,
   );
   assert.deepEqual(await statesOf(cluster), [['blue', 'serving', 'a', true]]);
   asked.length = 0;

@@ -2,9 +2,10 @@ import type { WeightcastError } from '../../errors.ts';
 import type { ActorRef } from '../kernel/index.ts';
 import type { BridgeMessage } from '../protocol/bridge.ts';
 import { type Instance, ranksOf } from '../protocol/instance.ts';
+import type { RememberedInstance } from '../protocol/remembered-values.ts';
 import type { InstanceStatus } from '../protocol/status-values.ts';
 
-/** What the ledger of instances has of one. */
+/** What is known of an instance of the cluster. */
 export interface Entry {
   readonly options: Instance;
   readonly bridge: ActorRef<BridgeMessage>;
@@ -14,8 +15,8 @@ export interface Entry {
   /** What it held before the running update, and the first of its epochs that may change that; null while none runs. */
   touched: Touched | null;
   isPaused: boolean;
-  /** It was asked to be, and has not answered. */
-  mayStillPause: boolean;
+  /** It was asked to pause, and has not answered: that may take effect yet; null: it was not, or has. */
+  pauseDue: PauseDue | null;
   /** Its engine is not as its last update has left it. */
   hasOtherEngine: boolean;
   /** What its engine has last said that it calls its weights. */
@@ -26,7 +27,13 @@ export interface Entry {
   draftKept: string | null;
 }
 
-export type Left = Pick<Entry, 'held' | 'touched' | 'isPaused' | 'problem' | 'draftKept'>;
+/** What is known of an instance that has left the cluster, or that an earlier supervisor had. */
+export type Left = Pick<Entry, 'held' | 'touched' | 'isPaused' | 'pauseDue' | 'problem' | 'draftKept'>;
+
+export interface PauseDue {
+  /** For so long it is looked after. */
+  readonly milliseconds: number;
+}
 
 export interface Held {
   readonly state: InstanceStatus['state'];
@@ -43,6 +50,34 @@ export const unknown: Held = { state: 'unknown', version: null };
 export const updating: Held = { state: 'updating', version: null };
 export const verifying: Held = { state: 'verifying', version: null };
 export const broken: Held = { state: 'broken', version: null };
+
+/** Of one that nobody has heard of. */
+export const fresh: Left = {
+  held: unknown,
+  touched: null,
+  isPaused: false,
+  pauseDue: null,
+  problem: null,
+  draftKept: null,
+};
+
+/** What another supervisor has to know of it. */
+export function remembered(
+  name: string,
+  { held, isPaused, pauseDue, problem, draftKept, touched }: Left,
+  isRemoved: boolean,
+): RememberedInstance {
+  return {
+    name,
+    held: { state: held.state, version: held.version },
+    isPaused,
+    pauseDue: pauseDue && { ...pauseDue },
+    problem,
+    draftKept,
+    touched: touched && { epoch: touched.epoch, before: { ...touched.before } },
+    isRemoved,
+  };
+}
 
 export function statusOf({ options, held, isPaused, problem, draftKept }: Entry): InstanceStatus {
   return {

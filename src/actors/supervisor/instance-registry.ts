@@ -9,8 +9,11 @@ import type { InstanceLedger, InstanceOutcome, UpdateTarget } from '../update/co
 import {
   broken,
   type Entry,
+  fresh,
   type Held,
   type Left,
+  type PauseDue,
+  remembered,
   statusOf,
   type Touched,
   unknown,
@@ -29,7 +32,7 @@ export class InstanceRegistry implements InstanceLedger {
   /** Their engines are as they were when they join again. */
   readonly #removed = new Map<string, Left>();
   readonly #remember: (instances: RememberedInstance[]) => WeightcastError | null;
-  readonly #onChange: (instance: InstanceStatus) => void;
+  readonly #onChange: (instance: InstanceStatus, mayStillPause: boolean) => void;
 
   /**
    * `remember` gets what another supervisor has to know, and returns why that cannot be written down; both are called before
@@ -37,7 +40,7 @@ export class InstanceRegistry implements InstanceLedger {
    */
   constructor(
     remember: (instances: RememberedInstance[]) => WeightcastError | null = () => null,
-    onChange: (instance: InstanceStatus) => void = () => {},
+    onChange: (instance: InstanceStatus, mayStillPause: boolean) => void = () => {},
   ) {
     this.#remember = remember;
     this.#onChange = onChange;
@@ -49,13 +52,13 @@ export class InstanceRegistry implements InstanceLedger {
    */
   recall(instances: readonly RememberedInstance[]): ReadonlyMap<string, Touched> {
     const undecided = new Map<string, Touched>();
-    for (const { name, held, isPaused, problem, draftKept, touched } of instances) {
+    for (const { name, held, touched, problem, ...left } of instances) {
       // One that an earlier successor has not decided counts as broken already.
       if (touched !== null) undecided.set(name, touched);
       // The weights of one that was being verified are whole.
       const state = { updating: broken, verifying: unknown }[held.state as string] ?? held;
       const why = held.state === 'updating' ? diedWhileUpdating : problem;
-      this.#removed.set(name, { held: state, touched, isPaused, problem: why, draftKept });
+      this.#removed.set(name, { ...left, held: state, touched, problem: why });
     }
     return undecided;
   }
@@ -78,15 +81,12 @@ export class InstanceRegistry implements InstanceLedger {
   /** Throws `UsageError` if the name is taken. */
   add(options: Instance, bridge: ActorRef<BridgeMessage>): void {
     this.checkNew(options.name);
-    const left = this.#removed.get(options.name);
-    const { held = unknown, touched = null, isPaused = false, problem = null, draftKept = null } = left ?? {};
+    const left = this.#removed.get(options.name) ?? fresh;
     this.#removed.delete(options.name);
-    // One that may still pause is looked after in any case.
-    const engine = { isPaused, mayStillPause: false, hasOtherEngine: false, label: null };
-    const entry = { options, bridge, failure: null, held, touched, ...engine, problem, draftKept };
+    const entry = { ...left, options, bridge, failure: null, hasOtherEngine: false, label: null };
     this.#entries.set(options.name, entry);
     this.#changed();
-    this.#onChange(statusOf(entry));
+    this.#tell(entry);
   }
 
   /** Returns its bridge, if there is such an instance. */
@@ -95,7 +95,7 @@ export class InstanceRegistry implements InstanceLedger {
     if (entry !== undefined && (entry.held.state === 'broken' || entry.isPaused)) {
       const held = entry.held.state === 'broken' ? broken : unknown;
       const { isPaused, problem, draftKept } = entry;
-      this.#removed.set(name, { held, touched: null, isPaused, problem, draftKept });
+      this.#removed.set(name, { held, touched: null, isPaused, pauseDue: null, problem, draftKept });
     }
     if (this.#removed.size > removedLimit) this.#removed.delete(this.#removed.keys().next().value!);
     this.#entries.delete(name);
@@ -142,6 +142,16 @@ export class InstanceRegistry implements InstanceLedger {
     return this.#entries.get(name)?.isPaused === true && this.mayServe(name);
   }
 
+  /** The same of one that may still pause. */
+  isLookedAfter(name: string): boolean {
+    return this.isLeftPaused(name) || (this.pauseDue(name) !== null && this.mayServe(name));
+  }
+
+  /** The answer to a pause that it was asked for is due: another object for each; null if none is. */
+  pauseDue(name: string): PauseDue | null {
+    return this.#entries.get(name)?.pauseDue ?? null;
+  }
+
   /** Its weights are whole, and pauses are not its caller's. */
   mayServe(name: string): boolean {
     const entry = this.#entries.get(name);
@@ -161,7 +171,7 @@ export class InstanceRegistry implements InstanceLedger {
   /** Throws `UsageError` if there is no such instance. */
   targets(names: readonly string[]): UpdateTarget[] {
     return names.map((name) => {
-      const { options, bridge, held, isPaused, mayStillPause, hasOtherEngine, label } = this.#entry(name);
+      const { options, bridge, held, isPaused, pauseDue, hasOtherEngine, label } = this.#entry(name);
       const { state, version } = held;
       return {
         name,
@@ -171,7 +181,7 @@ export class InstanceRegistry implements InstanceLedger {
         ranks: ranksOf(options),
         isBroken: state === 'broken',
         isPaused,
-        mayStillPause,
+        mayStillPause: pauseDue !== null,
         hasOtherEngine,
         version: version === null ? null : `${version.checkpoint}@${version.digest}`,
         label,
@@ -211,14 +221,31 @@ export class InstanceRegistry implements InstanceLedger {
   paused(name: string, isPaused: boolean): void {
     const change = (entry: Entry) => {
       entry.isPaused = isPaused;
-      entry.mayStillPause &&= isPaused;
+      if (!isPaused) entry.pauseDue = null;
     };
     if (isPaused) this.#changeIfNoted([name], change, `that ${name} is to be paused`);
     else this.#change([name], change);
   }
 
-  pauseIsDue(name: string): void {
-    for (const entry of this.#select([name])) entry.mayStillPause = true;
+  pauseIsDue(name: string, milliseconds: number): void {
+    this.#change([name], (entry) => {
+      entry.pauseDue = { milliseconds };
+    });
+  }
+
+  /** Its engine runs. A pause that is due may change that yet. */
+  runs(name: string): void {
+    this.#change([name], (entry) => {
+      entry.isPaused = false;
+    });
+  }
+
+  /** The pause that was due has taken effect. */
+  hasPausedLate(name: string): void {
+    this.#change([name], (entry) => {
+      entry.isPaused = true;
+      entry.pauseDue = null;
+    });
   }
 
   touched(names: readonly string[], epoch: number): void {
@@ -276,7 +303,7 @@ export class InstanceRegistry implements InstanceLedger {
     const entries = this.#select(names);
     for (const entry of entries) change(entry);
     this.#changed();
-    for (const entry of entries) this.#onChange(statusOf(entry));
+    for (const entry of entries) this.#tell(entry);
   }
 
   /** Throws if a later supervisor would not know of it; then nothing has changed. `what`: for the message. */
@@ -290,23 +317,17 @@ export class InstanceRegistry implements InstanceLedger {
       const { code, message } = refusal;
       throw fromWire({ code, message: `the supervisor cannot write down ${what} (${message}): it is not` });
     }
-    for (const entry of entries) this.#onChange(statusOf(entry));
+    for (const entry of entries) this.#tell(entry);
   }
 
   #changed(): WeightcastError | null {
-    const present = [...this.#entries].map(([name, entry]) => ({ name, ...entry, isRemoved: false }));
-    const removed = [...this.#removed].map(([name, one]) => ({ name, ...one, isRemoved: true }));
-    return this.#remember(
-      [...present, ...removed].map(({ name, held, isPaused, problem, draftKept, touched, isRemoved }) => ({
-        name,
-        held: { state: held.state, version: held.version },
-        isPaused,
-        problem,
-        draftKept,
-        touched: touched && { epoch: touched.epoch, before: { ...touched.before } },
-        isRemoved,
-      })),
-    );
+    const present = [...this.#entries].map(([name, entry]) => remembered(name, entry, false));
+    const removed = [...this.#removed].map(([name, left]) => remembered(name, left, true));
+    return this.#remember([...present, ...removed]);
+  }
+
+  #tell(entry: Entry): void {
+    this.#onChange(statusOf(entry), entry.pauseDue !== null);
   }
 
   #select(names: readonly string[]): Entry[] {

@@ -51,8 +51,11 @@ export interface InstanceLedger {
   engineChanged(name: string, why: string): void;
   /** Before it is asked to pause, and after it has resumed. Throws if a later supervisor would not know that it is to be paused. */
   paused(name: string, isPaused: boolean): void;
-  /** It was asked to pause, and has not answered: it counts as paused until someone has found out. */
-  pauseIsDue(name: string): void;
+  /**
+   * It was asked to pause, and has not answered: it counts as paused until someone has found out, and is looked after for so
+   * long even then, as it may pause yet.
+   */
+  pauseIsDue(name: string, milliseconds: number): void;
   /**
    * From here until `ended` it holds neither the old version nor the new one for certain. `epoch`: none before it has changed
    * anything. Throws if a later supervisor would not know of it.
@@ -216,8 +219,9 @@ export class UpdateContext {
     try {
       return await answer;
     } catch (thrown) {
-      // Not to be answered any more is no failure of its own.
-      const isLate = this.#isReleasing && thrown instanceof DeadlineError;
+      // To be aborted with all others, or not to be answered any more, is no failure of its own.
+      const isEcho = thrown instanceof DeadlineError || thrown instanceof AbortedError;
+      const isLate = this.#isReleasing && isEcho;
       if (!isLate) this.failures.ofRank(rank, asFailure(thrown));
       throw thrown;
     }
