@@ -20,6 +20,7 @@ from .buckets import Bucket, Pair
 from .errors import ModelNotReloadable, WeightcastError
 from .kept_parts import KeptParts
 from .live_tensors import Walks
+from .model_layers import Named, named_layers
 from .vllm_biases import Biases
 from .vllm_call_checks import CallChecks
 from .vllm_coverage import Coverage, check_coverage
@@ -50,7 +51,8 @@ class LayerwiseReload:
         self._layerwise = layerwise
         self._target = target
         self._parts = parts
-        self._layers = list(target.model.modules())
+        named = named_layers(target.model)
+        self._layers = [layer for _, layer in named]
         self._infos = [layerwise.get_layerwise_info(layer) for layer in self._layers]
         # Without the layers that a draft model shares with its target, which are the target's to load.
         self._own = self._infos
@@ -64,7 +66,7 @@ class LayerwiseReload:
         self._end_what_is_under_way()
         check_layers(target, self._layers, self._infos)
         self._tied_head = tied_head(target)
-        self._coverage = self._coverage_to_check()
+        self._coverage = self._coverage_to_check(named)
 
     def begin(self) -> None:
         self._own = [info for info in self._infos if not _is_under_way(info)]
@@ -139,8 +141,9 @@ class LayerwiseReload:
             return False
         missing = self._coverage.missing() if self._coverage is not None else []
         missing += [name for name in self._checks.missing() if name not in missing]
-        missing += [f"the rest of {name}" for waiting in waiting_for_others(self._layers) for name in waiting]
-        self._forget_waiting()
+        for waiting in waiting_for_others(self._layers):
+            missing += [f"the rest of {name}" for name in waiting]
+            waiting.clear()
         self._finalize()
         self._under_way = False
         check_coverage(self._target.which, missing)
@@ -168,14 +171,14 @@ class LayerwiseReload:
         for layer in self._layers:
             check_experts(layer, self._target.which)
 
-    def _coverage_to_check(self) -> Coverage | None:
+    def _coverage_to_check(self, layers: Named) -> Coverage | None:
         # A draft model has its embeddings and its head from the target, and no more than some checkpoints have them.
         if self._target.which != "target":
             return None
         meta = importlib.import_module(_LAYERWISE.replace(".layerwise", ".meta"))
         never_loaded = getattr(meta, "SKIP_LOAD_TENSORS", ())
         return Coverage(
-            self._target.model,
+            layers,
             self._layerwise.get_layerwise_info,
             never_loaded,
             quantised=self._target.model_config.quantization is not None,
@@ -190,7 +193,7 @@ class LayerwiseReload:
         if self._tied_head is not None:
             self._tied_head.quant_method.process_weights_after_loading(self._tied_head)
         self._biases.process_late()
-        renew_combined_gates(self._target.model)
+        renew_combined_gates(self._layers)
         self._derived.put_back()
 
     def _forget_waiting(self) -> None:
@@ -284,7 +287,7 @@ def check_reloadable(target: Target) -> None:
     layerwise = _layerwise()
     if layerwise is None:
         return
-    layers = list(target.model.modules())
+    layers = [layer for _, layer in named_layers(target.model)]
     check_layers(target, layers, [layerwise.get_layerwise_info(layer) for layer in layers])
     tied_head(target)
 

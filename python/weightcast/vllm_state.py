@@ -12,6 +12,7 @@ import torch
 from .errors import WeightcastError
 from .installed_versions import held_by
 from .messages import PROTOCOL_VERSION
+from .model_layers import named_layers
 from .vllm_drafts import draft_apart, drafts_of, refusal_of_draft, target_of
 from .vllm_experts import check_experts, share_of_experts
 from .vllm_live import refuse_moved_experts
@@ -71,7 +72,7 @@ def _unproven(targets: Sequence[Target]) -> str | None:
         return None
     try:
         for target in targets:
-            for layer in target.model.modules():
+            for _, layer in named_layers(target.model):
                 check_experts(layer, target.which)
     except WeightcastError as error:
         return str(error)

@@ -77,6 +77,8 @@ export class ClusterConnection {
   #life: SupervisorLife;
   /** Settles when another supervisor has taken over; null while there is one. */
   #replacing: Promise<void> | null = null;
+  /** How the last supervisor ended, or why its successor did not start. */
+  #loss = '';
   #hubChanged = () => {};
 
   private constructor(options: ClusterOptions, made: Made) {
@@ -258,7 +260,9 @@ export class ClusterConnection {
     const { fate, process } = this.#life;
     const replace = () => {
       if (this.#closing.signal.aborted) return;
-      this.#onEvent({ state: 'lost', reason: asFailure(fate.lost.reason) });
+      const reason = asFailure(fate.lost.reason);
+      this.#loss = reason.message;
+      this.#onEvent({ state: 'lost', reason });
       // One that has failed says so before it has ended.
       this.#replacing = process.exited.then(() => this.#replace());
       this.#replacing.catch(() => {});
@@ -284,11 +288,9 @@ export class ClusterConnection {
         life.fate.lost.throwIfAborted();
         break;
       } catch (thrown) {
+        this.#loss = asFailure(thrown).message;
         if (!signal.aborted)
-          createLog('cluster').error(
-            { error: asFailure(thrown).message },
-            'another supervisor did not start',
-          );
+          createLog('cluster').error({ error: this.#loss }, 'another supervisor did not start');
         await life.process.stop(0);
       }
     }
@@ -317,9 +319,8 @@ export class ClusterConnection {
     const replacing = this.#replacing;
     if (this.#closing.signal.aborted) throw this.#closing.signal.reason;
     if (replacing === null || (await within(systemClock, milliseconds, replacing))) return;
-    const why = asFailure(this.#life.fate.failure ?? this.#life.fate.lost.reason).message;
     throw new NotReadyError(
-      `no supervisor has started yet in place of the one that died (${why}); try again`,
+      `no supervisor has started yet in place of the one that died (${this.#loss}); try again`,
     );
   }
 }

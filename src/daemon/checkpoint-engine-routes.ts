@@ -1,5 +1,4 @@
 import type * as z from 'zod';
-import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import { UsageError } from '../errors.ts';
 import { type Route, route } from './route.ts';
 import * as schemas from './schemas.ts';
@@ -161,7 +160,6 @@ async function engineOf(
     throw new UsageError(
       `no instance has the engine ${endpoint}, which does not say how many workers it has; add it first, or give its ranks as inference_group_ranks`,
     );
-  const instance: InstanceOptions = { ...engine, ranks: ranks ?? [...Array(count).keys()] };
-  await service.add(instance);
+  await service.add({ ...engine, ...(ranks === null ? { workerCount: count } : { ranks }) });
   return endpoint;
 }

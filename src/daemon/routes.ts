@@ -1,7 +1,8 @@
 import type * as z from 'zod';
-import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import type { UpdateOptions } from '../cluster/cluster.ts';
 import { type DaemonFacts, statusAnswerOf, updateAnswerOf } from './answers.ts';
+import { instanceBody } from './instance-schema.ts';
+import type { NewInstance } from './kept-instances.ts';
 import { type Route, route } from './route.ts';
 import * as schemas from './schemas.ts';
 import type { Service } from './service.ts';
@@ -63,7 +64,7 @@ function instanceRoutes(service: Service, status: () => Promise<unknown>): Route
       method: 'POST',
       path: '/v1/instances',
       summary: 'Add an instance: start a rank for each of its workers.',
-      body: schemas.instanceBody,
+      body: instanceBody,
       answer: schemas.statusAnswer,
       handle: async ({ body }) => {
         await service.add(instanceOf(body));
@@ -146,8 +147,8 @@ function registrationOf(body: z.infer<typeof schemas.registerBody>) {
   };
 }
 
-function instanceOf(body: z.infer<typeof schemas.instanceBody>): InstanceOptions {
-  return fromWireNames(body) as InstanceOptions;
+function instanceOf(body: z.infer<typeof instanceBody>): NewInstance {
+  return fromWireNames(body) as NewInstance;
 }
 
 async function updateOptionsOf(

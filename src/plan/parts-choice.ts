@@ -1,4 +1,5 @@
 import { type Cuts, isKept, WHOLE } from '../checkpoint/cuts.ts';
+import { isOnDevice } from '../checkpoint/file-identity.ts';
 import type { Manifest } from '../checkpoint/manifest.ts';
 import { quoted } from '../checkpoint/printable.ts';
 import { sentBytes } from './kept-parts.ts';
@@ -135,8 +136,11 @@ function whyLacking(
     const share = shares[member]!;
     for (const index of share.segments) {
       const segment = segments[index]!;
-      if (segment.host === host && segment.lost !== true) continue;
+      const isOther = isOnDevice(segment.path) && segment.rank !== rank;
+      if (segment.host === host && segment.lost !== true && !isOther) continue;
       const tensor = names[segmentOf.findIndex((of, row) => of === index && isKept(share.sent, row))]!;
+      if (isOther)
+        return `tensor ${quoted(tensor)}, of which rank ${rank} needs a part, is in the memory of the device of rank ${segment.rank}`;
       return `tensor ${quoted(tensor)}, of which rank ${rank} needs a part, lies on host ${segment.host} and not on ${host}`;
     }
   }

@@ -209,7 +209,7 @@ export class RankTransfer {
     const { plan, manifest, receiver, ports } = this.#options;
     const wanted = transfersOf(plan, manifest, bucket, offset);
     this.#uploadedBytes += wanted.reduce((sum, { rectangles }) => sum + rectangleBytes(rectangles), 0);
-    const attach = () => wanted.map(({ segment }) => ports.segments.attach(manifest.segments[segment]!.path));
+    const attach = () => wanted.map(({ segment }) => ports.segments.source(manifest.segments[segment]!.path));
     const upload = this.#track(async () => {
       await receiver?.arrival(bucket);
       const transfers = attach().map((segment, at) => ({ segment, rectangles: wanted[at]!.rectangles }));
