@@ -13,7 +13,7 @@ import { checkProtocol, onlyProtocol, type WorkersSaid, workersOf } from './work
  */
 const engineSlackSeconds = 60;
 
-/** What vLLM's configuration says of its workers (`GET /server_info?config_format=json`, vLLM 0.11 and later). */
+/** What vLLM's configuration says of its workers (`GET /server_info?config_format=json`; seen with 0.32). */
 const configuration = z.object({
   vllm_config: z.object({
     parallel_config: z.object({ worker_extension_cls: z.string() }),

@@ -95,9 +95,9 @@ export class VllmClient extends HttpEngine implements EngineClient {
       try {
         return await callWorkers(this.http, method, args, options);
       } catch (error) {
+        if (this.#link === 'checkpoint-engine') throw withAnswersLeft(error, links);
         // Of vLLM's own trainers, which take the steps of a session one by one. Nothing was touched.
         const isBeside = error instanceof WorkerFailure && /already active/.test(error.message);
-        if (this.#link === 'checkpoint-engine') throw withAnswersLeft(error, links);
         if (!isBeside || tries > openTries) throw error;
       }
       if (tries < openTries) await this.http.wait(openMilliseconds, options.signal);

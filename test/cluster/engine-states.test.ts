@@ -122,7 +122,10 @@ test('an engine without the worker extension that is asked for answers again aft
   const instance = { link: 'checkpoint-engine', pause: 'wait' } as const;
   const { engine, cluster, makeModel } = await startBench(t, { ranks: 2, instance });
   await cluster.register('v', await makeModel(2));
-  await assert.rejects(cluster.update('v'), /Method 'update_weights_from_ipc' is not implemented\.; if several of its workers failed, .* start it again$/);
+  await assert.rejects(
+    cluster.update('v'),
+    /Method 'update_weights_from_ipc' is not implemented\.; if several of its workers failed, .* start it again$/,
+  );
   assert.deepEqual(await statesOf(cluster), [['engine', 'unknown', null, false]]);
   const paused = await fetch(`${engine.endpoint}/is_paused`);
   assert.deepEqual(await paused.json(), { is_paused: false });
