@@ -21,7 +21,7 @@ export interface Outcome {
   readonly coverage: string | null;
   /** Of each update, what is proved of what the model holds. The last is compared with an engine started with B. */
   readonly proofs: readonly string[];
-  /** Of each update, whether workers got whole tensors or the parts that they keep. */
+  /** Of each update, whether workers got whole tensors or the parts that they keep, and which part of the bytes one got at most. */
   readonly fed: readonly string[];
   /** Of each update. */
   readonly seconds: readonly number[];
@@ -143,7 +143,8 @@ export class Row {
     this.#seconds.push(Math.round(report.seconds * 1_000) / 1_000);
     const [{ proofs, fed, whyWhole }] = report.instances as [InstanceReport];
     this.#proofs.push(proofs.installed);
-    this.#fed.push(fed ?? 'unknown');
+    const most = Math.max(...report.links.map((link) => link.uploadedBytes + link.broadcastBytes));
+    this.#fed.push(`${fed} (${Math.round((100 * most) / report.bytes)} %)`);
     if (whyWhole !== null) console.log(`${this.#settings.name}, ${letter}: whole tensors: ${whyWhole}`);
   }
 

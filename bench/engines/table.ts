@@ -22,6 +22,7 @@ const method =
   'answers of 8 words are compared with those of the engine that was started with the weights: the same words, and the ' +
   'same log-probabilities to two digits. Answers that an engine gives otherwise when it is asked twice are not compared; ' +
   'where some differ, a second engine is started with B, and if that differs from the first, so much is said and no more. ' +
+  'Fed: what each worker got, and which part of the bytes at most. ' +
   'Tensors are all parameters, buffers and what else layers hold, after the last update, by their hashes. Memory is what ' +
   "the engine allocated during the updates beyond what it held before them; the slots are the rank process's. Seconds " +
   'are those of the whole updates, while other engines start; those of the pause end when the engine has said that it ' +

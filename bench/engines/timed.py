@@ -1,4 +1,4 @@
-"""weightcast's worker extension, which notes when vLLM loads and when it is looked at what a model holds."""
+"""weightcast's worker extension, which notes when it works, when vLLM loads and when it is looked at what a model holds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from weightcast.vllm_live import LiveModels
 from weightcast.vllm_reload import LayerwiseReload
 from weightcast.worker import VllmWorkerExtension
 
-_spans: dict[str, list[list[float]]] = {"load": [], "proof": []}
+_spans: dict[str, list[list[float]]] = {"update": [], "load": [], "proof": []}
 _begun: dict[str, float] = {}
 
 
@@ -62,6 +62,8 @@ LayerwiseReload._following = _not_loading(LayerwiseReload._following)
 
 
 class TimedExtension(VllmWorkerExtension):
+    update_weights_from_weightcast = _timed("update", VllmWorkerExtension.update_weights_from_weightcast)
+
     def take_spans(self) -> dict[str, list[list[float]]]:
         """Of what has happened since they were taken last; from the first call on, also those of `load_weights`."""
         model: Any = self.get_model()  # type: ignore[attr-defined]

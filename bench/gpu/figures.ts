@@ -27,6 +27,15 @@ export function medianOf(
   return median(updates.map(pick));
 }
 
+/** What part of the links' limit is wanted, if any. */
+interface LimitBounds {
+  readonly streaming?: number;
+  /** Of the update from the call to the answer. */
+  readonly whole?: number;
+}
+
+const atLeast = (bound: number | undefined) => (bound === undefined ? {} : { atLeast: bound });
+
 /** The figures of one run of the benchmark, which are printed as they are added, and its timelines. */
 export class GpuFigures {
   readonly figures: Figure[] = [];
@@ -39,16 +48,16 @@ export class GpuFigures {
   }
 
   /** Adds the rates of updates compared with the limit of the link, or of all links together. */
-  addAgainstLimit(name: string, updates: readonly MeasuredUpdate[], bound: Pick<Figure, 'atLeast'>): void {
+  addAgainstLimit(name: string, updates: readonly MeasuredUpdate[], bounds: LimitBounds): void {
     const [{ report }] = updates as [MeasuredUpdate];
     const rate = ({ report: { bytes, streamSeconds } }: MeasuredUpdate) => bytes / streamSeconds;
     const limit = medianOf(updates, (one) => one.limit);
     const streaming = medianOf(updates, (one) => rate(one) / one.limit);
     this.add(`${name}: pinned H2D`, limit / 1e9, 'GB/s');
     this.add(`${name}: streaming`, medianOf(updates, rate) / 1e9, 'GB/s');
-    this.add(`${name}: streaming / pinned H2D`, streaming, '', bound);
+    this.add(`${name}: streaming / pinned H2D`, streaming, '', atLeast(bounds.streaming));
     const whole = (one: MeasuredUpdate) => one.report.bytes / (one.total / 1_000) / one.limit;
-    this.add(`${name}: whole update / pinned H2D`, medianOf(updates, whole), '');
+    this.add(`${name}: whole update / pinned H2D`, medianOf(updates, whole), '', atLeast(bounds.whole));
     const slots = slotMemory(report);
     this.add(`${name}: slots together`, slots / mebibyte, 'MiB', { atMost: 1024 });
     this.add(`${name}: buckets`, report.buckets, '');

@@ -260,6 +260,8 @@ class Client:
         timeout: float = 600.0,
         step_timeout: Optional[float] = None,
         connect_timeout: Optional[float] = None,
+        ready_timeout: Optional[float] = None,
+        resume_timeout: Optional[float] = None,
         verify: Union[bool, Dict[str, Any], None] = None,
         bucket_bytes: Optional[int] = None,
         memory_fraction: Optional[float] = None,
@@ -274,7 +276,8 @@ class Client:
 
         With `wait=False` it returns at once; `update_status` and `events` tell of the rest. `timeout`: of the whole update,
         in seconds, after which it fails; `step_timeout`: of one answer of an engine worker; `connect_timeout`: when one engine
-        worker has connected to its rank, of the others. `atomic`: raise when any instance fails, and not only when all do. `verify`: true, false, or a dict with `installed`, `baseline` (a file of
+        worker has connected to its rank, of the others; `ready_timeout`: of an engine that is down when the update begins;
+        `resume_timeout`: of an engine that is to resume. `atomic`: raise when any instance fails, and not only when all do. `verify`: true, false, or a dict with `installed`, `baseline` (a file of
         `weightcast baseline`) and `answers`. `heal`: update instances that failed when they are back.
         `parts`: False sends whole tensors also where it is known which parts engine workers keep.
         """
@@ -282,6 +285,8 @@ class Client:
             "instances": list_of("instances", instances),
             "step_timeout_seconds": step_timeout,
             "connect_timeout_seconds": connect_timeout,
+            "ready_timeout_seconds": ready_timeout,
+            "resume_timeout_seconds": resume_timeout,
             "verify": verify,
             "bucket_bytes": bucket_bytes,
             "memory_fraction": memory_fraction,

@@ -20,6 +20,10 @@ _WARPS_OF_BLOCK = _THREADS // 32
 _BLOCKS_OF_PROCESSOR = 8
 
 
+Piece = tuple[int, int]
+"""Address and number of bytes."""
+
+
 class KernelError(WeightcastError):
     """The driver does not take the kernel."""
 
@@ -34,19 +38,24 @@ class GpuDigester:
         self._sums: list[torch.Tensor] = []
 
     def add(self, tensors: list[torch.Tensor]) -> None:
-        if not tensors:
+        self.add_pieces([(data.data_ptr(), data.numel()) for data in tensors])
+
+    def add_pieces(self, pieces: list[Piece]) -> None:
+        """Of the device's memory."""
+        if not pieces:
             return
-        count = len(tensors)
+        count = len(pieces)
         starts: list[int] = []
         parts: list[int] = []
         slices = 0
-        for data in tensors:
-            size = data.numel()
+        for address, size in pieces:
             starts.append(signed(padding_digest(size)))
             # One row, that is all of the tensor.
-            parts += (data.data_ptr(), size, 1, size, 0, size, slices)
+            parts += (address, size, 1, size, 0, size, slices)
             slices += -(-size // _SLICE_BYTES)
-        table = torch.tensor(starts + parts, dtype=torch.int64).to(self._device)
+        # From memory that is not pinned, the copy would wait for all that the device does.
+        pinned = torch.tensor(starts + parts, dtype=torch.int64, device="cpu", pin_memory=True)
+        table = pinned.to(self._device, non_blocking=True)
         if slices > 0:
             stream = torch.cuda.current_stream(self._device).cuda_stream
             self._kernel.launch(table.data_ptr() + 8 * count, count, slices, table.data_ptr(), stream)

@@ -12,6 +12,7 @@ import torch
 
 from .digesters import digester_of
 from .errors import WeightcastError
+from .gpu_digest import GpuDigester, Piece
 from .live_tensors import Walks, is_parameter
 
 MOST_TENSORS = 100_000
@@ -61,17 +62,19 @@ class Model:
 
 def digests_of(found: Sequence[tuple[str, torch.Tensor]]) -> LiveDigests:
     """On the current stream; waits for the device."""
-    by_device: dict[torch.device, dict[tuple[int, int], torch.Tensor]] = {}
-    spans: list[tuple[torch.device, tuple[int, int]]] = []
+    by_device: dict[torch.device, dict[Piece, torch.Tensor]] = {}
+    spans: list[tuple[torch.device, Piece]] = []
     for _, tensor in found:
-        start, size = _span(tensor)
-        key = (tensor.data_ptr(), size)
-        by_device.setdefault(tensor.device, {}).setdefault(key, _bytes(tensor, start, size))
-        spans.append((tensor.device, key))
-    word_of: dict[tuple[torch.device, tuple[int, int]], bytes] = {}
+        device, key = tensor.device, (tensor.data_ptr(), _span_bytes(tensor))
+        by_device.setdefault(device, {}).setdefault(key, tensor)
+        spans.append((device, key))
+    word_of: dict[tuple[torch.device, Piece], bytes] = {}
     for device, pieces in by_device.items():
         digester = digester_of(device)
-        digester.add(list(pieces.values()))
+        if isinstance(digester, GpuDigester):
+            digester.add_pieces(list(pieces))
+        else:
+            digester.add([_bytes(tensor, size) for (_, size), tensor in pieces.items()])
         words = digester.words()
         for index, key in enumerate(pieces):
             word_of[device, key] = words[_WORD * index : _WORD * (index + 1)]
@@ -191,10 +194,9 @@ def _is_small(tensor: torch.Tensor) -> bool:
     return tensor.numel() < 1 << 16
 
 
-def _span(tensor: torch.Tensor) -> tuple[int, int]:
-    """The bytes between a tensor's first and last element, in its storage: start and number."""
-    itemsize = tensor.itemsize
-    return tensor.storage_offset() * itemsize, _elements(tensor.shape, tensor.stride()) * itemsize
+def _span_bytes(tensor: torch.Tensor) -> int:
+    """From a tensor's first element to its last."""
+    return _elements(tensor.shape, tensor.stride()) * tensor.itemsize
 
 
 @functools.lru_cache(4_096)
@@ -203,8 +205,9 @@ def _elements(shape: torch.Size, strides: tuple[int, ...]) -> int:
     return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
 
 
-def _bytes(tensor: torch.Tensor, start: int, size: int) -> torch.Tensor:
+def _bytes(tensor: torch.Tensor, size: int) -> torch.Tensor:
     empty = torch.empty(0, dtype=torch.uint8, device=tensor.device)
+    start = tensor.storage_offset() * tensor.itemsize
     return empty.set_(tensor.untyped_storage(), start, (size,), (1,))
 
 

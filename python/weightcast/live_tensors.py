@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from .model_layers import named_layers
+
 _DEEPEST = 12
 """Steps from a layer to a tensor. Kernels keep theirs within six."""
 
@@ -94,14 +96,10 @@ class LiveTensors:
         self._seen: set[Any] = set()
         # Keeps what was seen: another object could get its id.
         self._visited: list[Any] = []
-        layers = list(model.named_modules())
-        self._seen.update(id(layer) for _, layer in layers)
-        for path, layer in layers:
-            self._add_all(f"{path}." if path else "", layer._parameters)
-        for path, layer in layers:
-            self._add_all(f"{path}:", layer._buffers)
-        for path, layer in layers:
-            self._visit_members(f"{path}:", own_attributes(layer), 0)
+        # What a parameter is asked would go through functions in Python, those of engines' own classes and that of torch's
+        # default device: most of the time of a walk.
+        with torch._C.DisableTorchFunction():
+            self._walk(named_layers(model))
 
     @property
     def seen(self) -> dict[str, torch.Tensor]:
@@ -118,6 +116,19 @@ class LiveTensors:
         """Names of what has weights in memory that torch does not see, and for which nothing can stand."""
         return [name for name in self._by_name if name not in self.by_name]
 
+    def _walk(self, layers: list[tuple[str, torch.nn.Module]]) -> None:
+        self._seen.update(id(layer) for _, layer in layers)
+        for path, layer in layers:
+            self._add_all(f"{path}." if path else "", layer._parameters)
+        for path, layer in layers:
+            self._add_all(f"{path}:", layer._buffers)
+        for path, layer in layers:
+            own = vars(layer)
+            for name, value in list(own.items()):
+                # Nearly all that a layer has is left out here.
+                if type(value) not in _PLAIN and name not in _OF_MODULE:
+                    self._visit_named(f"{path}:", name, value, 0, own, name)
+
     def _add_all(self, prefix: str, tensors: dict[str, torch.Tensor | None]) -> None:
         for name, tensor in tensors.items():
             if tensor is not None and not _is_scratch(name):
@@ -127,7 +138,7 @@ class LiveTensors:
         # A view of the same memory in another form is another tensor to a kernel.
         if _is_fake(tensor):
             return
-        if hasattr(tensor, "__tensor_flatten__"):
+        if _consists_of_others(type(tensor)):
             # It consists of others: packed weights and their scales.
             for inner in tensor.__tensor_flatten__()[0]:
                 self._visit(f"{name}.{inner}", getattr(tensor, inner), 0)
@@ -144,7 +155,7 @@ class LiveTensors:
 
     def _visit(self, path: str, value: Any, depth: int, owner: Any = None, key: Any = None) -> None:
         """`owner`, `key`: the dictionary or list that has it, and under what; None where nothing may be replaced."""
-        if isinstance(value, _LEAVES):
+        if _is_leaf(type(value)):
             return
         if isinstance(value, torch.Tensor):
             if owner is not None and _has_memory(value):
@@ -198,13 +209,28 @@ class Walks:
 
 
 def _has_memory(tensor: torch.Tensor) -> bool:
-    if _is_fake(tensor) or hasattr(tensor, "__tensor_flatten__"):
+    if _is_fake(tensor) or _consists_of_others(type(tensor)):
         return False
     return tensor.layout == torch.strided and tensor.numel() > 0
 
 
 def _is_fake(tensor: torch.Tensor) -> bool:
-    return tensor.is_meta or type(tensor).__module__.startswith("torch._subclasses")
+    return tensor.is_meta or _is_of_subclasses(type(tensor))
+
+
+@functools.lru_cache(maxsize=1_024)
+def _is_of_subclasses(kind: type) -> bool:
+    return kind.__module__.startswith("torch._subclasses")
+
+
+@functools.lru_cache(maxsize=1_024)
+def _consists_of_others(kind: type) -> bool:
+    return hasattr(kind, "__tensor_flatten__")
+
+
+@functools.lru_cache(maxsize=4_096)
+def _is_leaf(kind: type) -> bool:
+    return issubclass(kind, _LEAVES)
 
 
 @functools.lru_cache(maxsize=4_096)
@@ -231,11 +257,6 @@ def _of(owner: dict[str, Any]) -> Iterator[Member]:
         yield name, value, owner
 
 
-def own_attributes(layer: torch.nn.Module) -> Iterator[Member]:
-    """What its class or the engine has given a layer beside what every module has."""
-    return (member for member in _of(vars(layer)) if member[0] not in _OF_MODULE)
-
-
 def _members(value: Any) -> Iterator[Member]:
     """What a function has closed over, or an object holds."""
     if isinstance(value, functools.partial):
@@ -247,7 +268,7 @@ def _members(value: Any) -> Iterator[Member]:
             yield from _closure(value)
     elif isinstance(value, torch.nn.Module):
         # Held, but no layer of the model: a copy of one, or one that is not to be seen.
-        yield from _kept(own_attributes(value))
+        yield from _kept(member for member in _of(vars(value)) if member[0] not in _OF_MODULE)
         for kind in (value._parameters, value._buffers, value._modules):
             yield from _kept(_of(kind))
     elif not _is_foreign(type(value).__module__):
@@ -282,3 +303,4 @@ def _slots(kind: type) -> tuple[str, ...]:
 
 
 _OF_MODULE = frozenset(vars(torch.nn.Module()))
+"""What every module has, beside what its class or the engine has given it."""

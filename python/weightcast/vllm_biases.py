@@ -28,6 +28,8 @@ class Biases:
         self._layerwise = layerwise
         self._layers = layers
         self._infos = infos
+        pairs = zip(layers, infos, strict=True)
+        self._heads = [(layer, info) for layer, info in pairs if hasattr(type(layer), _REGISTER)]
         self._before: dict[int, torch.Tensor | None] = {}
         # Heads that were processed before the files turned out to have a bias.
         self._late: list[Any] = []
@@ -46,17 +48,12 @@ class Biases:
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
         """Around `load_weights`: a head makes its bias once, and vLLM counts what comes for it."""
-        heads = [
-            (layer, info)
-            for layer, info in zip(self._layers, self._infos, strict=True)
-            if hasattr(type(layer), _REGISTER)
-        ]
-        for head, info in heads:
+        for head, info in self._heads:
             vars(head)[_REGISTER] = functools.partial(self._register, head, info, getattr(head, _REGISTER))
         try:
             yield
         finally:
-            for head, _ in heads:
+            for head, _ in self._heads:
                 del vars(head)[_REGISTER]
 
     def process_late(self) -> None:

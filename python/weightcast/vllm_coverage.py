@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .errors import ParametersMissing
+from .model_layers import Named, member_of
 from .vllm_biases import came_late
 
 _NAMED_AT_MOST = 8
@@ -22,26 +24,28 @@ class Coverage:
     """
 
     def __init__(
-        self, model: Any, info_of: Callable[[Any], Any], never_loaded: Iterable[str], *, quantised: bool
+        self, layers: Named, info_of: Callable[[Any], Any], never_loaded: Iterable[str], *, quantised: bool
     ) -> None:
         """Of a model that lies as its kernels read it. `info_of`: vLLM's record of a layer, as it was created."""
         self._info_of = info_of
         self.is_complete = not quantised
-        # Two names of one parameter, as with tied embeddings: the files have it once.
-        unique = {name for name, _ in model.named_parameters()}
-        every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-        aliases = every - unique
+        never = set(never_loaded)
+        seen: set[int] = set()
         self._expected: list[tuple[str, Any, set[str]]] = []
-        for path, layer in model.named_modules():
-            if _is_of_cache(layer):
+        for path, layer in layers:
+            # Two names of one parameter, as with tied embeddings: the files have it once.
+            aliases = set()
+            for name, parameter in layer._parameters.items():
+                if parameter is not None and id(parameter) in seen:
+                    aliases.add(name)
+                seen.add(id(parameter))
+            if _is_of_cache(type(member_of(layer, "quant_method"))):
                 continue
-            prefix = f"{path}." if path else ""
             created = set(info_of(layer).restore_metadata[0])
             # vLLM leaves biases where they are, and so has no record of them.
             if layer._parameters.get("bias") is not None:
                 created.add("bias")
-            names = {name for name in created - set(never_loaded) if prefix + name not in aliases}
-            self._expected.append((prefix, layer, names))
+            self._expected.append((f"{path}." if path else "", layer, created - never - aliases))
 
     def missing(self) -> list[str]:
         """Names of parameters that have no new weights, or not all. While layers that are not whole still wait."""
@@ -78,9 +82,9 @@ def check_coverage(which: str, missing: Sequence[str]) -> None:
 
 def _is_padded(layer: Any) -> bool:
     """Whether a layer may be larger than what the files have for it: linear layers without quantisation are not."""
-    return type(getattr(layer, "quant_method", None)).__name__ != "UnquantizedLinearMethod"
+    return type(member_of(layer, "quant_method")).__name__ != "UnquantizedLinearMethod"
 
 
-def _is_of_cache(layer: Any) -> bool:
-    method = type(getattr(layer, "quant_method", None))
+@functools.lru_cache(256)
+def _is_of_cache(method: type) -> bool:
     return any(base.__name__ == "BaseKVCacheMethod" for base in method.__mro__)

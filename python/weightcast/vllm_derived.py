@@ -7,6 +7,7 @@ would go on reading what was there before, or what has come there since.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -43,13 +44,13 @@ class DerivedTensors:
         return _form(before) == _form(held.tensor)
 
 
-def renew_combined_gates(model: torch.nn.Module) -> None:
+def renew_combined_gates(layers: Iterable[Any]) -> None:
     """Renews, in place, what vLLM's MoE runners join of two gates at their first forward pass, and never again.
 
     Without that a model that fuses the gate of its shared experts (Qwen3-Next) would route by its old gates.
     """
-    for layer in model.modules():
-        combined = getattr(layer, "_combined_gate_weight", None)
+    for layer in layers:
+        combined = vars(layer).get("_combined_gate_weight")
         if combined is not None:
             combined.data.copy_(torch.cat([layer.gate.weight, layer.shared_expert_gate.weight], dim=0))
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from .errors import ModelNotReloadable
+from .model_layers import member_of, named_layers
 
 _PROVEN_METHOD = "UnquantizedFusedMoEMethod"
 _PROVEN_KERNELS = "TRITON"
@@ -17,8 +19,8 @@ _REMEDY = "give a baseline or answers to compare with, or accept what is unprove
 
 def check_experts(layer: Any, which: str) -> None:
     """Raises ModelNotReloadable for experts that nobody has seen to be right. `which` model, for the message."""
-    method = getattr(layer, "quant_method", None)
-    if not any(base.__name__ == "FusedMoEMethodBase" for base in type(method).__mro__):
+    method = member_of(layer, "quant_method")
+    if not _is_of_experts(type(method)):
         return
     kind, kernels = type(method).__name__, _kernels_of(method)
     if kind != _PROVEN_METHOD:
@@ -33,10 +35,15 @@ def check_experts(layer: Any, which: str) -> None:
         )
 
 
+@functools.lru_cache(256)
+def _is_of_experts(method: type) -> bool:
+    return any(base.__name__ == "FusedMoEMethodBase" for base in method.__mro__)
+
+
 def share_of_experts(model: Any) -> float:
     """Of the experts of each layer, how many this worker keeps: 1 where all, or where there are none."""
     share = 0.0
-    for layer in model.modules():
+    for _, layer in named_layers(model):
         held = vars(layer)
         local, every = held.get("local_num_experts"), held.get("global_num_experts", held.get("logical_num_experts"))
         if isinstance(local, int) and isinstance(every, int) and every > 0:

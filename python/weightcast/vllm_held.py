@@ -49,12 +49,8 @@ class HeldTensors:
 def waiting_for_others(layers: Iterable[Any]) -> list[dict[str, Any]]:
     """What models themselves keep of tensors until another one comes, by the layer's name: vLLM's DeepSeek V3.2 and MiMo V2, of an
     FP8 weight and its scale. They never forget it, so it outlives an update that ends in between."""
-    return [
-        value
-        for layer in layers
-        for name, value in vars(layer).items()
-        if name.startswith("_pending_") and type(value) is dict and all(map(_has_tensors, value.values()))
-    ]
+    pending = [vars(layer)[name] for layer in layers for name in vars(layer) if name.startswith("_pending_")]
+    return [value for value in pending if type(value) is dict and all(map(_has_tensors, value.values()))]
 
 
 def _has_tensors(entry: Any) -> bool:

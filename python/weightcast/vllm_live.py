@@ -41,10 +41,11 @@ class LiveModels:
     def begin(self, *, is_asked: bool) -> None:
         """`is_asked`: whether `installed` will be called."""
         try:
-            if is_asked:
-                self._state = LiveState(self._models, self._walks)
-            else:
-                forget(self._models, self._walks)
+            with torch._C.DisableTorchFunction():
+                if is_asked:
+                    self._state = LiveState(self._models, self._walks)
+                else:
+                    forget(self._models, self._walks)
         except Exception:
             logger.exception("what the models hold cannot be seen, and is not reported")
 
@@ -56,13 +57,11 @@ class LiveModels:
         if self._state is None:
             return None
         try:
-            self._state.settle(self._walks)
-            moved = (
-                self._state.moved(self._device.type)
-                if captures_graphs(self._vllm_config, self._device)
-                else []
-            )
-            digests = self._state.take()
+            has_graphs = captures_graphs(self._vllm_config, self._device)
+            with torch._C.DisableTorchFunction():
+                self._state.settle(self._walks)
+                moved = self._state.moved(self._device.type) if has_graphs else []
+                digests = self._state.take()
         except Exception:
             logger.exception("what the models hold cannot be seen, and is not reported")
             return None

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from .model_layers import named_layers
+
 Place = dict[str, str | int]
 
 _GROUPS = ("tp", "pp", "ep", "dcp")
@@ -52,7 +54,7 @@ def captures_graphs(vllm_config: Any, device: torch.device) -> bool:
 
 def _kernels_of(model: torch.nn.Module) -> set[str]:
     found = set()
-    for layer in model.modules():
+    for _, layer in named_layers(model):
         held = vars(layer)
         method = held.get("quant_method")
         for value in (method, held.get("impl"), held.get("scheme"), getattr(method, "kernel", None)):

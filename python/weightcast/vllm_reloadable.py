@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import ModelNotReloadable
+from .model_layers import member_of
 from .vllm_biases import TIED_BIAS
 
 
@@ -42,8 +43,10 @@ def tied_head(target: Target) -> Any | None:
     head = getattr(model, "lm_head", None)
     weight = getattr(head, "weight", None)
     is_tied = getattr(target.model_config.hf_text_config, "tie_word_embeddings", False)
-    is_embedding = [layer for _, layer in model.named_modules(remove_duplicate=False)].count(head) > 1
-    if weight is None or not is_tied or is_embedding:
+    if weight is None or not is_tied:
+        return None
+    if [layer for _, layer in model.named_modules(remove_duplicate=False)].count(head) > 1:
+        # It is the embedding itself.
         return None
     others = (layer for layer in model.modules() if layer is not head)
     is_shared = any(weight is parameter for layer in others for parameter in layer._parameters.values())
@@ -59,6 +62,6 @@ def tied_head(target: Target) -> Any | None:
 
 def _is_packed_once(layer: Any) -> bool:
     """Experts on the CPU: their kernel keeps a packed copy, which a reload does not renew."""
-    if getattr(getattr(layer, "quant_method", None), "moe_kernel", None) is None:
+    if getattr(member_of(layer, "quant_method"), "moe_kernel", None) is None:
         return False
     return all(parameter.device.type == "cpu" for parameter in layer.parameters())

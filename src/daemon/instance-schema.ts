@@ -35,7 +35,7 @@ export const instanceBody = z.strictObject({
     .string()
     .min(1)
     .max(2_048)
-    .describe('`http://host:port`, or `unix:/path`; on the list of engines.'),
+    .describe('`http://host:port`, with the prefix of a proxy, or `unix:/path`; on the list of engines.'),
   workers: z
     .array(workers)
     .min(1)

@@ -188,7 +188,7 @@ export class KeptInstances {
     const asked = status.instances.map(async ({ name, state, isPaused, version }) => {
       const kept = this.#kept.get(name);
       if (kept === undefined || state !== 'serving' || isPaused || version === null) return [];
-      const problem = await this.#watch.problem(kept.options, `${version.checkpoint}@${version.digest}`);
+      const problem = await this.#watch.problem(kept.options);
       return problem === null ? [] : [[name, problem] as const];
     });
     return new Map((await Promise.all(asked)).flat());

@@ -6,7 +6,7 @@ import type { NewInstance } from './kept-instances.ts';
 import { type Route, route } from './route.ts';
 import * as schemas from './schemas.ts';
 import type { Service } from './service.ts';
-import { fromWireNames, toWireNames } from './wire-names.ts';
+import { fromWireNames, toWireNames, withMilliseconds } from './wire-names.ts';
 
 /** The daemon's own routes to what it keeps: checkpoints, instances, updates. */
 export function serviceRoutes(service: Service, facts: DaemonFacts): Route[] {
@@ -155,23 +155,9 @@ async function updateOptionsOf(
   body: z.infer<typeof schemas.updateBody>,
   { roots }: Service,
 ): Promise<UpdateOptions> {
-  const {
-    checkpoint: _,
-    wait: __,
-    timeout_seconds,
-    step_timeout_seconds,
-    connect_timeout_seconds,
-    ...options
-  } = body;
+  const { checkpoint: _, wait: __, ...options } = body;
   const { verify } = options;
   if (typeof verify === 'object' && verify.baseline !== undefined)
     options.verify = { ...verify, baseline: await roots.file(verify.baseline) };
-  return {
-    ...(fromWireNames(options) as UpdateOptions),
-    ...(timeout_seconds !== undefined && { timeoutMilliseconds: timeout_seconds * 1_000 }),
-    ...(step_timeout_seconds !== undefined && { stepTimeoutMilliseconds: step_timeout_seconds * 1_000 }),
-    ...(connect_timeout_seconds !== undefined && {
-      connectTimeoutMilliseconds: connect_timeout_seconds * 1_000,
-    }),
-  };
+  return withMilliseconds(fromWireNames(options) as object) as UpdateOptions;
 }

@@ -9,6 +9,7 @@ import { name, rank } from './instance-schema.ts';
 const path = z.string().min(1).max(4_096);
 const bytes = z.int().nonnegative();
 const seconds = z.number().positive().max(86_400);
+const time = (what: string) => seconds.optional().describe(what);
 const nullableText = z.string().nullable();
 
 export const registerBody = z
@@ -99,13 +100,13 @@ export const updateBody = z.strictObject({
     .describe(
       'Send each rank only what its engine worker keeps, where that is known. False: whole tensors. Default: true.',
     ),
-  timeout_seconds: seconds.optional().describe('Of the whole update. Default: 600.'),
-  step_timeout_seconds: seconds.optional().describe('Of one answer of an engine worker.'),
-  connect_timeout_seconds: seconds
-    .optional()
-    .describe(
-      'When one engine worker has connected to its rank, or their engine has answered, of the others. Default: 60.',
-    ),
+  timeout_seconds: time('Of the whole update. Default: 600.'),
+  step_timeout_seconds: time('Of one answer of an engine worker.'),
+  connect_timeout_seconds: time(
+    'When one engine worker has connected to its rank, or their engine has answered, of the others. Default: 60.',
+  ),
+  ready_timeout_seconds: time('Of an engine that is down, or starts, when the update begins.'),
+  resume_timeout_seconds: time('Of an engine that is to resume, as far as the update waits for it.'),
 });
 
 // ── checkpoint-engine ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -17,6 +17,7 @@ from weightcast.live_digests import LiveState, digests_of, forget
 from weightcast.live_digests import Model as Whole
 from weightcast.live_tensors import LiveTensors, Walks
 from weightcast.messages import PROTOCOL_VERSION, check_protocol
+from weightcast.model_layers import member_of, named_layers
 from weightcast.torch_digest import TorchDigester
 from weightcast.vllm_derived import DerivedTensors
 from weightcast.vllm_live import refuse_moved_experts
@@ -119,6 +120,22 @@ class Finding(unittest.TestCase):
 
 def digests(model: torch.nn.Module) -> dict[str, bytes]:
     return digests_of(list(LiveTensors(model, {}).by_name.items())).word_of()
+
+
+    def test_layers_have_the_paths_and_the_order_that_torch_gives_them(self) -> None:
+        shared = torch.nn.Linear(2, 2)
+        block = torch.nn.ModuleDict({"first": shared, "second": torch.nn.Sequential(shared, torch.nn.ReLU())})
+        block.register_module("none", None)
+        model = torch.nn.ModuleList([block, shared, torch.nn.Sequential(block)])
+        self.assertEqual(named_layers(model), list(model.named_modules()))
+
+    def test_a_layer_has_what_was_set_of_it_be_that_a_layer_or_not(self) -> None:
+        layer = torch.nn.Linear(2, 2)
+        self.assertIsNone(member_of(layer, "quant_method"))
+        for method in ("an object", torch.nn.ReLU()):
+            layer = torch.nn.Linear(2, 2)
+            layer.quant_method = method
+            self.assertIs(member_of(layer, "quant_method"), method)
 
 
 class Digests(unittest.TestCase):
