@@ -9,7 +9,7 @@ import re
 import secrets
 from typing import Any, Callable, NamedTuple, Sequence, Union
 
-from .client_errors import HostMemoryError, UsageError
+from .client_errors import DeviceMemoryError, UsageError
 from .publisher_layout import ITEM_BYTES
 from .publisher_parts import Part
 from .tensor_files import Source
@@ -44,7 +44,7 @@ class HostMemory:
         self._directory = f"/dev/shm/weightcast-device-{uuid[len('HOST-'):]}"
 
     def allocate(self, nbytes: int) -> Allocation:
-        """Raises `HostMemoryError`."""
+        """Raises `DeviceMemoryError`."""
         path = os.path.join(self._directory, f"allocation-{_FIRST_NUMBER + secrets.randbelow(_FIRST_NUMBER)}")
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -54,7 +54,7 @@ class HostMemory:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise HostMemoryError(
+            raise DeviceMemoryError(
                 f"device {self.uuid} has no {nbytes} bytes ({error.strerror}): it is there while an instance has a rank on it"
             ) from error
 
@@ -91,7 +91,7 @@ class CudaMemory:
         self._driver = ctypes.CDLL("libcuda.so.1")
 
     def allocate(self, nbytes: int) -> Allocation:
-        """Raises `HostMemoryError`, in whose words it is the device that has none left."""
+        """Raises `DeviceMemoryError`."""
         import torch
 
         with torch.cuda.device(self._device):
@@ -122,7 +122,7 @@ class CudaMemory:
         if result != 0:
             # 2: CUDA_ERROR_OUT_OF_MEMORY.
             why = "it is full" if result == 2 else f"error {result} of the CUDA driver"
-            raise HostMemoryError(f"device {self.uuid} does not give {what}: {why}; publish without on_device")
+            raise DeviceMemoryError(f"device {self.uuid} does not give {what}: {why}; publish without on_device")
 
 
 class _Interface:
