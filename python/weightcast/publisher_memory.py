@@ -24,6 +24,7 @@ class Allocation(NamedTuple):
     handle: bytes
     #: Its bytes: a memoryview, or of a GPU a tensor of torch, uint8.
     memory: Any
+    nbytes: int
     free: Callable[[], None]
 
 
@@ -68,7 +69,7 @@ class HostMemory:
             except BufferError:
                 pass  # Somebody holds a view of it.
 
-        return Allocation(path.encode(), memoryview(memory), free)
+        return Allocation(path.encode(), memoryview(memory), nbytes, free)
 
     def finish(self) -> None:
         pass
@@ -110,7 +111,8 @@ class CudaMemory:
                 torch.cuda.synchronize()
                 self._driver.cuMemFree_v2(pointer)
 
-        return Allocation(bytes(handle), torch.as_tensor(_Interface(pointer.value, nbytes), device=self._device), free)
+        memory = torch.as_tensor(_Interface(pointer.value, nbytes), device=self._device)
+        return Allocation(bytes(handle), memory, nbytes, free)
 
     def finish(self) -> None:
         """Returns when all that was copied is there."""
@@ -142,6 +144,8 @@ def copy_on_device(tensor: Any, source: Source, memory: Any, shape: Sequence[int
     Ordered on the current stream. Raises `ValueError` if the data has another size than dtype and shape make."""
     import torch
 
+    if part.elements == 0:
+        return
     item = ITEM_BYTES[source.dtype]
     whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[item]
     if hasattr(tensor, "data_ptr"):
