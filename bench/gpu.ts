@@ -20,6 +20,7 @@ import { gpuEnvironment } from './gpu/environment.ts';
 import { GpuFigures, medianOf } from './gpu/figures.ts';
 import { LinkLimit } from './gpu/link-limit.ts';
 import { type MeasuredUpdate, measureUpdate, type Subject } from './gpu/measured-update.ts';
+import { needPython } from './needed-python.ts';
 import { writeReport } from './report.ts';
 
 const mebibyte = 2 ** 20;
@@ -32,6 +33,7 @@ const rounds = 21;
 const fixedRounds = 40;
 const sweepBuckets = [32, 64, 256];
 
+needPython('bench:gpu', 'torch', 'zmq', 'msgpack');
 const args = process.argv.slice(2);
 const sweeps = args.includes('sweep');
 const parts = args.filter((arg) => arg !== 'sweep');

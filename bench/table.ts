@@ -2,12 +2,14 @@
  * `npm run bench:table`: what updates of the four models of checkpoint-engine's table would take on its machines, simulated
  * over plans of the real planner, beside the floors that the links set.
  */
+import type { Manifest } from '../src/checkpoint/manifest.ts';
 import { watchedReads } from '../src/plan/parts-choice.ts';
 import { type Figure, writeReport } from './report.ts';
 import { calibrations } from './table/calibration.ts';
 import { type GroupedQueryModel, groupedQueryTensors } from './table/grouped-query-models.ts';
-import { streamMilliseconds, workerMilliseconds } from './table/pipeline.ts';
+import { type PipelineInput, streamMilliseconds, workerMilliseconds } from './table/pipeline.ts';
 import {
+  announcedByExpert,
   type Member,
   membersOf,
   type PlannedJoin,
@@ -25,6 +27,8 @@ interface Row {
   readonly ranks: number;
   /** Ranks of an instance. */
   readonly parallel: number;
+  /** Of a layer. */
+  readonly experts: number;
   /** Seconds of checkpoint-engine: gather, broadcast, P2P. */
   readonly original: readonly [number, number, number] | null;
 }
@@ -32,12 +36,19 @@ interface Row {
 const listed = (model: ModelName) => tensorList(model);
 const grouped = (model: GroupedQueryModel) => groupedQueryTensors(model);
 const { h800, h20 } = machines;
-const kimi = { model: 'Kimi-K2 FP8', tensors: listed('kimi-k2-fp8'), machine: h20, parallel: 16 };
+const kimi = {
+  model: 'Kimi-K2 FP8',
+  tensors: listed('kimi-k2-fp8'),
+  machine: h20,
+  parallel: 16,
+  experts: 384,
+};
 const deepSeek = {
   model: 'DeepSeek-V3.1 FP8',
   tensors: listed('deepseek-v3.1-fp8'),
   machine: h20,
   parallel: 16,
+  experts: 256,
 };
 
 const rows: readonly Row[] = [
@@ -47,6 +58,7 @@ const rows: readonly Row[] = [
     machine: h800,
     ranks: 8,
     parallel: 8,
+    experts: 128,
     original: [0.12, 3.47, 4.12],
   },
   {
@@ -55,6 +67,7 @@ const rows: readonly Row[] = [
     machine: h800,
     ranks: 8,
     parallel: 8,
+    experts: 128,
     original: [0.33, 6.22, 7.1],
   },
   { ...deepSeek, ranks: 16, original: [1.17, 10.19, 11.8] },
@@ -75,6 +88,8 @@ interface Simulated {
   readonly broadcastFloor: number;
   /** What an engine worker does of it. */
   readonly workers: number;
+  /** With `--enable-expert-parallel`, from the second update on; null on one host, where parts are sent then. */
+  readonly byExpert: { readonly update: number; readonly workers: number } | null;
   /** Null where hosts hold shares: parts are then not sent. */
   readonly parts: number | null;
   readonly partsFloor: number;
@@ -97,6 +112,7 @@ function simulate(row: Row): Simulated {
     : null;
   const watched = { ...speeds, workerTensor: speeds.workerTensor * watchedReads };
   const parts = share && streamMilliseconds({ plan: share, speeds: watched, hostOf }) + speeds.fixed;
+  const byExpert = isOneHost ? null : updateByExpert(row, manifest, { plan, speeds: watched, hostOf });
   const joining = membersOf(parallel, machine.gpusPerHost, ranks);
   const joined = planJoin(manifest, members, joining);
   const joinMemory = Math.max(...joined.received.values()) * (1 / reserving + 1 / pinning);
@@ -111,12 +127,22 @@ function simulate(row: Row): Simulated {
     broadcast,
     broadcastFloor: broadcastFloor(bytes, ranks, machine),
     workers: workerMilliseconds(plan, speeds),
+    byExpert,
     parts,
     partsFloor: partsFloor(bytes, ranks, parallel, machine),
     join: joinMemory + streamed + speeds.fixed,
     joinMemory,
     joinFloor: joinFloor(bytes, parallel, machine),
   };
+}
+
+/** Workers are given only what they keep something of, and what they read is watched. */
+function updateByExpert({ parallel, experts }: Row, manifest: Manifest, input: PipelineInput) {
+  const announced = announcedByExpert(manifest, parallel, experts);
+  const announcedTo = (rank: number) => announced[rank % parallel]!;
+  const work = announced.map((own) => workerMilliseconds(input.plan, input.speeds, own));
+  const update = streamMilliseconds({ ...input, announcedTo }) + input.speeds.fixed;
+  return { update, workers: Math.max(...work) };
 }
 
 function hostsOf(members: readonly Member[]): (rank: number) => string {
@@ -177,6 +203,8 @@ function tableOf(simulated: readonly Simulated[]): string {
     'update',
     'floor',
     'workers',
+    'experts apart',
+    'workers',
     'by parts',
     'floor of parts',
     'join',
@@ -195,6 +223,8 @@ function tableOf(simulated: readonly Simulated[]): string {
     seconds(one.broadcast),
     seconds(one.broadcastFloor),
     seconds(one.workers),
+    one.byExpert === null ? '' : seconds(one.byExpert.update),
+    one.byExpert === null ? '' : seconds(one.byExpert.workers),
     one.parts === null ? '' : seconds(one.parts),
     seconds(one.partsFloor),
     seconds(one.join),
@@ -231,6 +261,15 @@ const figures: Figure[] = [
       },
     ];
   }),
+  ...simulated.flatMap(({ row, byExpert, broadcastFloor: floor }) => {
+    if (byExpert === null) return [];
+    return {
+      name: `${row.model}, ${row.ranks} GPUs, experts apart: update / floor`,
+      value: byExpert.update / floor,
+      unit: '',
+      ...(row.original === null ? { atMost: mostOfFloor } : {}),
+    };
+  }),
   ...simulated.flatMap(({ row, parts, partsFloor: floor }) => {
     if (parts === null) return [];
     return {
@@ -259,12 +298,14 @@ writeReport({
     '',
     'Seconds. `gather`: the shares of all ranks become one manifest with its digests; `plan`: of a first update; both measured ' +
       'here, in processor time. `update`: whole tensors to every GPU, with the fixed part of an update of one host, without post-hooks and pauses of the ' +
-      'engines. `join`: one more instance, without a byte of the checkpoint, from all others; half of it or more is reserving and pinning ' +
+      'engines. `experts apart`: the same, from the second update on, of a vLLM with `--enable-expert-parallel`, whose workers keep the ' +
+      'experts of a layer among them: a rank announces to its worker only what this has said that it keeps something of. On one host ' +
+      'parts are sent then. `join`: one more instance, without a byte of the checkpoint, from all others; half of it or more is reserving and pinning ' +
       "its host memory. `by parts`: each GPU gets only what it keeps, by the rules of vLLM's parallel layers; on one host, whose memory has " +
       'all bytes: over several hosts weightcast does not do that yet. The memory that a worker fills to lay parts into tensors of the ' +
       'whole shape is not in it. Floors: what the links alone would need; of parts: over the network too. `workers`: what a worker takes for ' +
-      'its buckets and tensors if it never waits, as long as the update where that is longer than the floor: of parts it takes 1.6 times as ' +
-      'long for a tensor, since it watches what its model reads. ' +
+      'its buckets and tensors if it never waits, as long as the update where that is longer than the floor: of parts, and of what is announced ' +
+      'where experts are apart, it takes 1.6 times as long for a tensor, since it watches what its model reads. ' +
       "checkpoint-engine's figures are its README's, from its own machines, with vLLM's real loader and post-hook: what " +
       'vLLM does with a tensor is 26 µs here, a stub of a model, and more there.',
     '',

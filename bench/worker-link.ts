@@ -13,6 +13,7 @@ import { HostDevice } from '../src/native-bridge/host-device.ts';
 import { PythonWorker } from '../test/python/engine-worker.ts';
 import { gpuEnvironment } from './gpu/environment.ts';
 import { median } from './median.ts';
+import { needPython } from './needed-python.ts';
 import { processorTime } from './processor-time.ts';
 import { type Figure, writeReport } from './report.ts';
 
@@ -31,6 +32,7 @@ interface Round {
   readonly loading: number;
 }
 
+needPython('bench:worker-link', 'torch', 'zmq', 'msgpack');
 const ends: (() => unknown)[] = [];
 const namespace = `weightcast-bench-${randomBytes(4).toString('hex')}`;
 const device = isOnGpu

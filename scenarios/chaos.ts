@@ -6,7 +6,7 @@ import { UsageError, VerificationError } from '../src/errors.ts';
 import { parseCount } from '../src/units.ts';
 import { type RealCell, RealMatrix, realCells } from './faults/matrix.ts';
 import { ranWithOwnSharedMemory } from './faults/own-shared-memory.ts';
-import { nameOf, runOne, wordsOf } from './faults/real.ts';
+import { nameOf, type RealOutcome, runOne, wordsOf } from './faults/real.ts';
 import { whyNoNamespaces } from './host-network.ts';
 
 interface Options {
@@ -17,6 +17,8 @@ interface Options {
 
 /** So that ranks which were killed again and again are not yet started slowly: a step has a minute to heal. */
 const mostDeaths = 6;
+/** Of a step whose fault did not happen. */
+const mostTries = 3;
 const inUpdate = ['preparing', 'opening', 'pausing', 'streaming', 'finishing', 'resuming', 'joining'];
 
 new Command('npm run chaos --')
@@ -59,9 +61,15 @@ async function step(
   { seed, at, updates }: { readonly seed: number; readonly at: number; readonly updates: number },
   signal: AbortSignal,
 ): Promise<void> {
-  const outcome = await runOne(matrix, cell);
-  signal.throwIfAborted();
-  process.stdout.write(`${at} of ${updates}: ${nameOf(cell)}: ${wordsOf(outcome)}\n`);
+  let outcome: RealOutcome;
+  let tries = 0;
+  do {
+    outcome = await runOne(matrix, cell);
+    signal.throwIfAborted();
+    process.stdout.write(`${at} of ${updates}: ${nameOf(cell)}: ${wordsOf(outcome)}\n`);
+    tries += 1;
+    // On a busy machine a moment may be over before it is noticed: nothing was shown yet.
+  } while (outcome.isUntried && tries < mostTries);
   if (outcome.problems.length === 0) return;
   const what = outcome.isUntried ? 'not run, as the harness failed before the fault: ' : '';
   throw new VerificationError(

@@ -32,6 +32,12 @@ export interface Incident {
   readonly update?: Pick<UpdateOptions, 'timeoutMilliseconds' | 'stepTimeoutMilliseconds'>;
   /** Size of the model unless the command says so. */
   readonly size?: string;
+  /** Of each instance, unless the command says so. Default: 1. */
+  readonly ranks?: number;
+  /** What has to become of the update, as `a broken, b updated`; if it is not said, the scenario only says what has. */
+  readonly outcome?: string;
+  /** Called before the update. */
+  prepare?(scene: IncidentScene): void | Promise<void>;
   /** Called when an engine worker has loaded something. */
   strike(scene: IncidentScene): void | Promise<void>;
   /** Called once the update has been answered: ends what does not pass by itself. */
@@ -49,7 +55,7 @@ const recoveryMilliseconds = 120_000;
 
 /** The incident as a command: the update, what became of each instance, and how all came to one version again. */
 export function incidentCommand(incident: Incident): Promise<unknown> {
-  const defaults = { size: incident.size ?? '256MiB', ranks: '1' };
+  const defaults = { size: incident.size ?? '256MiB', ranks: String(incident.ranks ?? 1) };
   return fleetScenario(incident.name, incident.description, defaults, (scene) => run(incident, scene));
 }
 
@@ -76,6 +82,7 @@ async function run(incident: Incident, { bytes, ranks, reporter, signal }: Fleet
     await interruptible(cluster.register('next', two), signal);
     const scene = await sceneOf(fleet);
     strike = () => incident.strike(scene);
+    await incident.prepare?.(scene);
     const load = requestsAt(fleet, instances);
     reporter.end();
     announce(incident.description);
@@ -86,6 +93,8 @@ async function run(incident: Incident, { bytes, ranks, reporter, signal }: Fleet
       throw new VerificationError('the update was over too soon; make --size larger', {
         cause: trigger.failure,
       });
+    if (incident.outcome !== undefined && answer.words !== incident.outcome)
+      throw new VerificationError(`the outcome is ${answer.words}, and not ${incident.outcome}`);
     const answeredSeconds = seconds(performance.now() - struckAt);
     await incident.heal?.(scene);
     await interruptible(recover(cluster, two), signal);

@@ -1,4 +1,5 @@
-import { HostDevice, type HostDeviceBuffer } from '../src/native-bridge/host-device.ts';
+import type { HostDevice, HostDeviceBuffer } from '../src/native-bridge/host-device.ts';
+import { openHostDevice } from './host-devices.ts';
 import { incidentCommand } from './incident.ts';
 
 /** What another process of the GPU leaves free: less than a slot. */
@@ -13,8 +14,7 @@ await incidentCommand({
     'Another process takes the free memory of the device of one instance in the middle of an update.',
   strike: ({ fleet }) => {
     const [uuid] = fleet.engines.get('a')!.deviceUuids;
-    const [, namespace, index] = /^HOST-(.+)-(\d+)$/.exec(uuid!)!;
-    device = HostDevice.open({ namespace: namespace!, index: Number(index), capacity: 0, uploadThreads: 1 });
+    device = openHostDevice(uuid!);
     taken = device.allocate(device.memory().free - leftBytes);
   },
   heal: () => {

@@ -60,7 +60,7 @@ export function checkpointAt(
   const stamps = { modified: '0', changed: '0' };
   const identity = encodeIdentity({ device: '0', inode: path, bytes: end, ...stamps, header: path });
   const index: CheckpointIndex = {
-    files: [{ path, bytes: end, inSharedMemory, identity }],
+    files: [{ path, bytes: end, inSharedMemory, device: null, identity }],
     names: model.map(({ name }) => name),
     dtypes: Uint8Array.from(model, ({ dtype }) => dtypeIndex(dtype)),
     shapeStarts: Uint32Array.from({ length: model.length + 1 }, (_, row) => row),

@@ -2,9 +2,10 @@ import { strict as assert } from 'node:assert';
 import { NativeError, OutOfDeviceMemoryError } from '../src/errors.ts';
 import type { Interval } from '../src/native-bridge/addon.ts';
 import type { Device, DeviceBuffer, Transfer } from '../src/native-bridge/device.ts';
+import { rowsOf } from '../src/native-bridge/rectangles.ts';
 import type { Clock } from '../src/ports.ts';
 import { elapse } from './clock.ts';
-import { asSegment, Contents, type SimulatedSegment } from './contents.ts';
+import { asSegment, Contents } from './contents.ts';
 import type { Trace } from './trace.ts';
 
 /** Bytes per millisecond, about the rate of PCIe 5 x16. */
@@ -104,6 +105,9 @@ export class SimulatedDevice {
       bucketBytes: 32 * 2 ** 20,
       memory: () => ({ free: this.free, total: this.capacity }),
       allocate: (bytes) => this.#allocate(bytes, held),
+      open: () => {
+        throw new NativeError('nobody publishes from a simulated device');
+      },
       upload: (transfers, destination) => this.#upload(transfers, asSimulatedBuffer(destination), clock),
       pin: async () => {},
       unpin: async () => {},
@@ -139,7 +143,9 @@ export class SimulatedDevice {
     destination: SimulatedBuffer,
     clock: Clock,
   ): Promise<Interval> {
-    const copies = transfers.flatMap(({ segment, rectangles }) => copiesOf(asSegment(segment), rectangles));
+    const copies = transfers.flatMap(({ segment, rectangles }) =>
+      rowsOf(rectangles).map((row) => ({ segment: asSegment(segment), ...row })),
+    );
     let bytes = 0;
     for (const copy of copies) {
       // Contents are undefined while a copy runs.
@@ -159,23 +165,4 @@ export class SimulatedDevice {
     }
     return interval;
   }
-}
-
-interface Copy {
-  readonly segment: SimulatedSegment;
-  readonly from: number;
-  readonly to: number;
-  readonly bytes: number;
-}
-
-/** The rows of rectangles of six numbers each, as in `Transfer`. */
-function copiesOf(segment: SimulatedSegment, rectangles: Float64Array): Copy[] {
-  const copies: Copy[] = [];
-  for (let at = 0; at < rectangles.length; at += 6) {
-    const [from, to, bytes, rows, fromPitch, toPitch] = rectangles.subarray(at, at + 6);
-    for (let row = 0; row < rows!; row += 1) {
-      copies.push({ segment, from: from! + row * fromPitch!, to: to! + row * toPitch!, bytes: bytes! });
-    }
-  }
-  return copies;
 }

@@ -20,8 +20,6 @@ import type { SimulatedLinks } from './worker-link.ts';
 
 /** How often an engine that is paused looks whether it still is. */
 const queueMilliseconds = 50;
-/** From the request to a late pause. */
-const lateMilliseconds = 7_000;
 
 /** How the engine fails a call: with an error response, or without any response; a late pause takes effect all the same. */
 export type CallFault = 'error' | 'silence';
@@ -50,6 +48,8 @@ export class SimulatedEngine {
   /** How the next update call, pause or resume fails. */
   nextCall: UpdateFault | null = null;
   nextPause: PauseFault | null = null;
+  /** From the request to a late pause. */
+  latePauseMilliseconds = 7_000;
   nextResume: CallFault | null = null;
   /** How it fails the next questions about prompts. */
   nextAnswers: CallFault | null = null;
@@ -260,7 +260,7 @@ export class SimulatedEngine {
   #pauseLate(): Promise<never> {
     const workers = this.#workers;
     this.#pausing = workers;
-    this.#options.clock.after(lateMilliseconds, () => {
+    this.#options.clock.after(this.latePauseMilliseconds, () => {
       if (this.#pausing !== workers) return;
       this.#pausing = null;
       if (!this.#up || this.#workers !== workers) return;

@@ -110,6 +110,7 @@ export class SimulatedHost {
     return {
       ready: async () => {},
       attach: (path) => asMapping(this.#attach(path)),
+      source: (path) => asMapping(this.#attach(path)),
       create: async (segments) => {
         for (const { path, bytes } of segments) this.#create(path, bytes);
       },

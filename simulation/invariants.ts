@@ -179,8 +179,8 @@ export function checkSupervisorIdle({ world, supervisor, ranks, users, status }:
     // The supervisor itself, the planner, the swarm, and the bridges.
     actors: 3 + instances,
     watches: running + users.filter(({ process, writer }) => process.isAlive && writer !== null).length,
-    // Ranks that wait for their restart.
-    timers: devices.length - running,
+    // Ranks that wait for their restart, and looks at engines that may still pause.
+    timers: devices.length - running + instances,
   });
 }
 

@@ -69,6 +69,8 @@ export class SimulatedWorker {
   readsLess = false;
   /** The engine has no such worker, as it may when its rank's device is not one of its own. */
   isMissing = false;
+  /** How many tensors it was given, in all. */
+  given = 0;
   /** Of its record of what it keeps; gone with its process. */
   token: string | null = null;
   #turn: Promise<unknown> = Promise.resolve();
@@ -292,6 +294,7 @@ class Exchange implements LinkPeer {
     }
     if (fault === 'corrupt') received.corrupted = true;
     if (fault === 'misload') received.misloaded = true;
+    this.#worker.given += tensors.length;
     this.#worker.note(`loaded ${tensors.length} tensors of epoch ${received.epoch}`);
   }
 

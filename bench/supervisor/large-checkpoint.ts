@@ -35,7 +35,7 @@ export function indexOf(model: readonly ListedTensor[]): CheckpointIndex {
       const path = `/models/large/model-${file}.safetensors`;
       const stamps = { modified: '0', changed: '0', header: path };
       const identity = encodeIdentity({ device: '0', inode: `${file}`, bytes: size, ...stamps });
-      return { path, bytes: size, inSharedMemory: false, identity };
+      return { path, bytes: size, inSharedMemory: false, device: null, identity };
     }),
     names: model.map(({ name }) => name),
     dtypes: Uint8Array.from(model, ({ dtype }) => dtypeIndex(dtype)),

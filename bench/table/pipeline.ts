@@ -6,6 +6,8 @@ export interface PipelineInput {
   readonly plan: Plan;
   readonly speeds: Speeds;
   readonly hostOf: (rank: number) => string;
+  /** By rank: of each tensor of the manifest, 1 if it is announced to its worker. Default: all are. */
+  readonly announcedTo?: (rank: number) => Uint8Array;
   /** By bucket: when its owner has its bytes in host memory, in milliseconds. Default: from the start. */
   readonly arrivals?: Float64Array;
 }
@@ -35,7 +37,8 @@ function alone({ plan, speeds, arrivals }: PipelineInput): number {
   return answered + speeds.workerTrip / 2;
 }
 
-function together({ plan, speeds, hostOf, arrivals }: PipelineInput): number {
+function together(input: PipelineInput): number {
+  const { plan, speeds, hostOf, arrivals } = input;
   const ranks = plan.ranks.length;
   const slots = linkSlotCount(plan);
   const ring = ringOf(plan, speeds, hostOf);
@@ -44,6 +47,7 @@ function together({ plan, speeds, hostOf, arrivals }: PipelineInput): number {
   const over = new Float64Array(ranks);
   const answered = new Float64Array(ranks);
   const freeAt = new Float64Array(ranks * slots);
+  const workOf = workersTimes(input);
   for (let bucket = 0; bucket < bucketCount(plan); bucket += 1) {
     const root = ring.indexOf.get(plan.owners[bucket]!)!;
     const slot = bucket % slots;
@@ -56,15 +60,16 @@ function together({ plan, speeds, hostOf, arrivals }: PipelineInput): number {
       behind += ring.hops[at]!;
     }
     const duration = speeds.broadcastStart + plan.bucketBytes[bucket]! / ring.rate;
-    const work = workerTime(plan, bucket, speeds);
     behind = 0;
     for (let step = 0; step < ranks; step += 1) {
       const at = (root + step) % ranks;
       const end = first + behind + duration;
       behind += ring.hops[at]!;
       over[at] = end;
-      answered[at] = Math.max(asked(end, speeds), answered[at]!) + work;
-      freeAt[at * slots + slot] = answered[at]! + speeds.workerTrip / 2;
+      const work = workOf[at]![bucket]!;
+      // Of a bucket of which nothing is announced the worker is not asked.
+      if (work > 0) answered[at] = Math.max(asked(end, speeds), answered[at]!) + work;
+      freeAt[at * slots + slot] = work > 0 ? answered[at]! + speeds.workerTrip / 2 : end + speeds.notice;
     }
     uploads.free(bucket, over[root]!);
   }
@@ -77,14 +82,39 @@ function asked(arrived: number, { notice, workerTrip }: Speeds): number {
 }
 
 /** What an engine worker does in all, one bucket after the other, if it never has to wait. */
-export function workerMilliseconds(plan: Plan, speeds: Speeds): number {
-  let sum = 0;
-  for (let bucket = 0; bucket < bucketCount(plan); bucket += 1) sum += workerTime(plan, bucket, speeds);
-  return sum;
+export function workerMilliseconds(plan: Plan, speeds: Speeds, announced: Uint8Array | null = null): number {
+  return workerTimes(plan, speeds, announced).reduce((sum, time) => sum + time, 0);
 }
 
-function workerTime({ tensorStarts }: Plan, bucket: number, speeds: Speeds): number {
-  const tensors = tensorStarts[bucket + 1]! - tensorStarts[bucket]!;
+/** Of each rank, by its position in the plan, what {@link workerTimes} has. Ranks to whose workers the same is announced share it. */
+function workersTimes({ plan, speeds, announcedTo }: PipelineInput): Float64Array[] {
+  const known = new Map<Uint8Array | null, Float64Array>();
+  return Array.from(plan.ranks, (rank) => {
+    const announced = announcedTo?.(rank) ?? null;
+    const times = known.get(announced) ?? workerTimes(plan, speeds, announced);
+    known.set(announced, times);
+    return times;
+  });
+}
+
+/** What a worker does for each bucket; 0 for one of which nothing is announced to it. */
+function workerTimes(plan: Plan, speeds: Speeds, announced: Uint8Array | null): Float64Array {
+  return Float64Array.from(plan.owners, (_, bucket) => workerTime(plan, bucket, speeds, announced));
+}
+
+function workerTime(
+  { tensorStarts, tensorOrder }: Plan,
+  bucket: number,
+  speeds: Speeds,
+  announced: Uint8Array | null = null,
+): number {
+  const [start, end] = [tensorStarts[bucket]!, tensorStarts[bucket + 1]!];
+  let tensors = end - start;
+  if (announced !== null) {
+    tensors = 0;
+    for (let entry = start; entry < end; entry += 1) tensors += announced[tensorOrder[entry]!]!;
+    if (tensors === 0) return 0;
+  }
   return speeds.workerBucket + tensors * speeds.workerTensor;
 }
 

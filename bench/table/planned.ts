@@ -9,15 +9,16 @@ import { fusedUnits } from '../../src/plan/fused-tensors.ts';
 import { sentParts } from '../../src/plan/kept-parts.ts';
 import { assignFiles } from '../../src/plan/load-assignment.ts';
 import { usualBucketBytes } from '../../src/plan/memory-budget.ts';
-import { shareOf, type UpdateRates, whyNotParts } from '../../src/plan/parts-choice.ts';
+import { shareOf, tensorsIfSpared, type UpdateRates, whyNotParts } from '../../src/plan/parts-choice.ts';
 import { planParts } from '../../src/plan/parts-plan.ts';
 import type { Plan } from '../../src/plan/plan.ts';
 import { planReception } from '../../src/plan/reception.ts';
 import { cutSlices } from '../../src/plan/slices.ts';
+import { announcedRows, unclaimedRows } from '../../src/plan/sparing.ts';
 import { processorTime } from '../processor-time.ts';
 import { indexOf } from '../supervisor/large-checkpoint.ts';
 import type { ListedTensor } from '../tensor-lists.ts';
-import { keptCuts } from './kept-cuts.ts';
+import { keptCuts, keptCutsByExpert } from './kept-cuts.ts';
 
 /** Beside an engine that serves. */
 const freeBytes = 6 * 2 ** 30;
@@ -91,6 +92,22 @@ export function planShare(
   const rank = { ...member!, freeBytes };
   const units = fusedUnits(manifest, []);
   return planParts({ manifest, layout, rank, sent: sent!, units, fraction, bucketBytes }).plan;
+}
+
+/**
+ * Of whole tensors, what is announced to each worker of an instance whose `experts` of each layer are divided among its workers, by the
+ * manifest's rows.
+ */
+export function announcedByExpert(manifest: Manifest, parallel: number, experts: number): Uint8Array[] {
+  const kept = Array.from({ length: parallel }, (_, rank) => {
+    return keptCutsByExpert(manifest, { ranks: parallel, rank }, experts);
+  });
+  const sent = sentParts(manifest, kept);
+  const shares = sent.map((one) => shareOf(manifest, one));
+  if (tensorsIfSpared(shares) >= manifest.names.length) throw new Error('all tensors would be announced');
+  return kept.map((own, rank) => {
+    return announcedRows(own, rank === 0 ? unclaimedRows(own, sent[0]!) : new Uint32Array());
+  });
 }
 
 /** What ranks without a byte of the checkpoint receive from those that have it, and what an update of them does. */

@@ -15,7 +15,8 @@ moment later, and its message is one line. A client may be used by several threa
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Union
+import itertools
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
 
 from .client_checks import absolute_path, given, list_of, name_of, quoted, seconds_of, worker_groups_of
 from .client_errors import (
@@ -184,6 +185,7 @@ class Client:
         endpoint: str,
         ranks: Optional[Iterable[int]] = None,
         *,
+        worker_count: Optional[int] = None,
         workers: Optional[Iterable[Mapping[str, Any]]] = None,
         engine: Optional[str] = None,
         link: Optional[str] = None,
@@ -195,7 +197,8 @@ class Client:
         has_draft_model: Optional[bool] = None,
     ) -> Status:
         """Adds a running engine. `ranks`: of its workers, in their order; rank n is on device n, unless
-        `devices` says where each is: by index, or a GPU's UUID.
+        `devices` says where each is: by index, or a GPU's UUID. `worker_count`, in place of `ranks`: so many, the lowest numbers
+        in a row that no instance has.
 
         `workers`, in place of `ranks`, `host` and `devices`: of an engine that spans hosts, the workers on each of them, in the
         order in which the engine numbers them: `[{"devices": range(8)}, {"host": "node-2", "devices": range(8)}]`. Hosts are
@@ -204,8 +207,11 @@ class Client:
         `engine`: "vllm" (default), "sglang" or "lmdeploy". `link`: "weightcast" (default) or "checkpoint-engine". `pause`: how to pause
         it during updates (vLLM: "abort", "wait", "keep"; SGLang: "abort", "retract", "in_place"; LMDeploy: "abort"; "caller": you do).
         """
+        if worker_count is not None and self._api() < 2:
+            ranks, worker_count = self._free_ranks(worker_count), None
         options = {
             "ranks": list_of("ranks", ranks),
+            "worker_count": worker_count,
             "workers": worker_groups_of(workers),
             "engine": engine,
             "link": link,
@@ -219,6 +225,17 @@ class Client:
         body = {"name": name, "endpoint": endpoint, **given(options)}
         # It may have to load what was registered before there was an instance.
         return status_of(self._call("POST", "/v1/instances", body, 3600.0))
+
+    def _api(self) -> int:
+        if self._http.daemon_api == 0:
+            self.status()
+        return self._http.daemon_api
+
+    def _free_ranks(self, count: int) -> Sequence[int]:
+        """For a daemon that does not number ranks itself; of two clients that ask at once it refuses the second."""
+        taken = {rank for one in self.status().instances for rank in one.ranks}
+        first = next(first for first in itertools.count() if taken.isdisjoint(range(first, first + count)))
+        return range(first, first + count)
 
     def remove_instance(self, name: str) -> None:
         """Ends the ranks of an instance. Its engine keeps running."""
@@ -243,6 +260,8 @@ class Client:
         timeout: float = 600.0,
         step_timeout: Optional[float] = None,
         connect_timeout: Optional[float] = None,
+        ready_timeout: Optional[float] = None,
+        resume_timeout: Optional[float] = None,
         verify: Union[bool, Dict[str, Any], None] = None,
         bucket_bytes: Optional[int] = None,
         memory_fraction: Optional[float] = None,
@@ -257,7 +276,8 @@ class Client:
 
         With `wait=False` it returns at once; `update_status` and `events` tell of the rest. `timeout`: of the whole update,
         in seconds, after which it fails; `step_timeout`: of one answer of an engine worker; `connect_timeout`: when one engine
-        worker has connected to its rank, of the others. `atomic`: raise when any instance fails, and not only when all do. `verify`: true, false, or a dict with `installed`, `baseline` (a file of
+        worker has connected to its rank, of the others; `ready_timeout`: of an engine that is down when the update begins;
+        `resume_timeout`: of an engine that is to resume. `atomic`: raise when any instance fails, and not only when all do. `verify`: true, false, or a dict with `installed`, `baseline` (a file of
         `weightcast baseline`) and `answers`. `heal`: update instances that failed when they are back.
         `parts`: False sends whole tensors also where it is known which parts engine workers keep.
         """
@@ -265,6 +285,8 @@ class Client:
             "instances": list_of("instances", instances),
             "step_timeout_seconds": step_timeout,
             "connect_timeout_seconds": connect_timeout,
+            "ready_timeout_seconds": ready_timeout,
+            "resume_timeout_seconds": resume_timeout,
             "verify": verify,
             "bucket_bytes": bucket_bytes,
             "memory_fraction": memory_fraction,

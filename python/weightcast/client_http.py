@@ -18,7 +18,7 @@ from .client_checks import seconds_of
 from .client_errors import DaemonError, DeadlineError, NotReadyError, UsageError, error_of
 
 #: Of what clients and daemon say to each other; the daemon refuses clients that are more than one apart.
-API_VERSION = 1
+API_VERSION = 2
 #: The daemon sends something on a stream of events every 15 seconds.
 _SILENCE_SECONDS = 60.0
 
@@ -47,6 +47,8 @@ class DaemonHttp:
         self._socket = None if parts is not None else socket or default_socket()
         self._token = token
         self._where = self._socket or str(url)
+        #: The version of the API that the daemon has answered with last; 0 before it has.
+        self.daemon_api = 0
 
     def call(self, method: str, path: str, body: Optional[Dict[str, Any]], seconds: float) -> Dict[str, Any]:
         """The answer; raises what the daemon answers if it is an error."""
@@ -136,6 +138,8 @@ class DaemonHttp:
                 raise UsageError(f"{method} {path}: {error}") from error
         connection.request(method, path, data, headers)
         response = connection.getresponse()
+        said = response.getheader("weightcast-api", "")
+        self.daemon_api = int(said) if said.isdecimal() else 0
         if response.status < 400:
             return response
         try:

@@ -32,6 +32,8 @@ class Checkpoint:
     #: Duration of its registration.
     seconds: Optional[float]
     problem: Optional[str]
+    #: In the memory of a device: only ranks there read it, and it ends with its trainer.
+    on_device: bool = False
 
 
 @dataclass(frozen=True)

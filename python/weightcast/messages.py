@@ -49,7 +49,7 @@ class Open:
     parts: bool = False
     """The rank can send parts of tensors, to a worker that says what it keeps."""
     kept: str | None = None
-    """The rank sends parts, by the record of this token."""
+    """The rank sends parts by the record of this token, or whole tensors without those of which it says that nothing is kept."""
     silence_seconds: float = 0.0
     """How long the rank may be silent, at least: other workers of the update may keep it waiting."""
 

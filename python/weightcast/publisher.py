@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Tuple, Union
 
 from .client import Client, Update
 from .client_checks import count_of, name_of, seconds_of
@@ -25,9 +25,11 @@ from .client_errors import BusyError, DeadlineError, NotReadyError, UsageError
 from .client_results import Progress
 from .publisher_buffers import Buffers
 from .publisher_copy import Copier
+from .publisher_device import DeviceBuffers, device_layout
 from .publisher_files import VersionFiles
 from .publisher_group import Group
 from .publisher_layout import Layout
+from .publisher_memory import device_memory
 from .publisher_parts import Given
 from .publisher_ranks import RankGroup
 from .publisher_receive import receive
@@ -66,6 +68,7 @@ def connect(
     world_size: int = 1,
     serve_options: Sequence[str] = (),
     copy_threads: Optional[int] = None,
+    on_device: Union[bool, int, str] = False,
     timeout: float = 60.0,
 ) -> "Publisher":
     """A publisher by the daemon at `socket` (by default this user's), or at `url` with its `token`; it has to be of this host.
@@ -75,6 +78,9 @@ def connect(
     each of whose ranks gives its share from a process of its own; rank 0 completes versions and updates. `copy_threads`: that
     copy a large tensor together; by default as many as there are cores for this process, at most 8. `timeout`: until the daemon
     and rank 0 answer, and for how long a version waits for ranks that have not connected yet, in seconds.
+
+    `on_device`: versions stay in the memory of a GPU (True: torch's current one; or its index), from which an engine's rank on
+    the same GPU copies them; each is there until the next one is begun, or this publisher ends, and no other host reads it.
     """
     name_of("checkpoint", checkpoint)
     timeout, linger = seconds_of("timeout", timeout), seconds_of("linger", linger)
@@ -82,13 +88,16 @@ def connect(
         count_of("copy_threads", copy_threads, 1)
     if not 0 <= count_of("rank", rank, 0) < count_of("world_size", world_size, 1):
         raise UsageError(f"rank is {rank}, and world_size {world_size}; ranks are 0 to world_size - 1")
+    if on_device is not False and world_size > 1:
+        raise UsageError("on_device is for a trainer of one rank; ranks of several give their shares to host memory")
+    memory = None if on_device is False else device_memory(on_device)
     client = Client(socket, url, token)
 
     def find() -> None:
         if url is None:
             started(client, socket, linger if start else None, rank, serve_options, timeout)
 
-    return Publisher(client, checkpoint, rank, world_size, timeout, copy_threads, find)
+    return Publisher(client, checkpoint, rank, world_size, timeout, copy_threads, find, memory)
 
 
 class Publisher:
@@ -103,8 +112,9 @@ class Publisher:
         timeout: float = 60.0,
         copy_threads: Optional[int] = None,
         find: Callable[[], None] = lambda: None,
+        memory: Any = None,
     ) -> None:
-        """`find`: returns when there is a daemon, or raises."""
+        """`find`: returns when there is a daemon, or raises. `memory`: where versions are, if not in that of the host."""
         #: What adds instances, tells the status, and so on.
         self.client = client
         self.checkpoint = checkpoint
@@ -113,6 +123,7 @@ class Publisher:
         self.add_instance = client.add_instance
         self._timeout = timeout
         self._find = find
+        self._memory = memory
         self._copier = Copier(copy_threads)
         self._process = os.getpid()
         self._forks = _forks
@@ -193,7 +204,8 @@ class Publisher:
         return receive(self.client, self.checkpoint, version, seconds_of("timeout", timeout))
 
     def close(self) -> None:
-        """Gives back memory, but for that of the last completed version, which stays with the daemon. May be called twice."""
+        """Gives back memory, but for that of the last completed version, which stays with the daemon unless it is on a device.
+        May be called twice."""
         if self._is_forked:
             # What is open is that of the process before the fork.
             return
@@ -209,18 +221,23 @@ class Publisher:
         # Of an earlier trainer, or of an earlier daemon.
         self._is_registered = self.client.checkpoint_files(self.checkpoint) is not None
         try:
-            buffers = Buffers(self.client, self._copier.forget)
+            buffers = self._buffers()
         except NotReadyError:
             # It has just ended, after its last client.
             self._find()
-            buffers = Buffers(self.client, self._copier.forget)
+            buffers = self._buffers()
         try:
             if self.world_size == 1:
-                return Group(buffers, Layout())
+                return Group(buffers, Layout() if self._memory is None else device_layout())
             return RankGroup(buffers, Layout(), self.checkpoint, self.rank, self.world_size, self._timeout)
         except BaseException:
             buffers.close()
             raise
+
+    def _buffers(self) -> Buffers:
+        if self._memory is None:
+            return Buffers(self.client, self._copier.forget)
+        return DeviceBuffers(self.client, self._copier.forget, self.checkpoint, self._memory)
 
     def _begin(self, name: str, group: Group, end: float) -> VersionFiles:
         files = None

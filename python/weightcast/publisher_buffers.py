@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from socket import gethostname
 from typing import Callable, Dict, List
 
 from .client import Client
@@ -24,7 +25,10 @@ class Buffers:
         self.directory: str = self._connection.first["shared_directory"]
         if not os.access(self.directory, os.W_OK | os.X_OK):
             self._connection.close()
-            raise UsageError(f"a publisher writes to {self.directory}, which is not here, or not this user's")
+            raise UsageError(
+                f"a publisher writes to {self.directory} of the daemon's host, which is not on host {gethostname()}, or not this "
+                "user's: publish on that host, or write files and register them"
+            )
         self._files: Dict[int, VersionFiles] = {}
         self._registered: int | None = None
         #: Paths of what the daemon may have, and is not written again.
@@ -40,8 +44,9 @@ class Buffers:
         """Of a file that goes with the session."""
         return os.path.join(self.directory, f"session-{self.session}-{name}")
 
-    def take(self) -> VersionFiles:
-        """Files to write a version to: those of an earlier one that nobody reads any more, or new ones."""
+    def take(self, end: float) -> VersionFiles:
+        """Files to write a version to: those of an earlier one that nobody reads any more, or new ones. `end`: on
+        `time.monotonic()`."""
         if not self.is_alive:
             raise NotReadyError("the daemon is gone", retry=True)
         for files in [*self._files.values()]:

@@ -10,6 +10,7 @@ from typing import Any, Iterable, Optional, Sequence
 from .publisher_cuda import CudaCopier
 from .publisher_files import VersionFiles, address_of
 from .publisher_layout import ITEM_BYTES
+from .publisher_memory import copy_on_device
 from .publisher_parts import Part, runs
 from .tensor_files import Source
 
@@ -34,12 +35,15 @@ class Copier:
             self._cuda.pin(files)
         self._files = files
 
-    def copy(self, tensor: Any, source: Source, memory: memoryview, shape: Sequence[int], part: Part) -> None:
-        """Writes a part of a tensor, row-major, to where it lies in the whole tensor of `shape`, whose bytes `memory` is; of a
-        GPU it returns before the bytes have arrived.
+    def copy(self, tensor: Any, source: Source, memory: Any, shape: Sequence[int], part: Part) -> None:
+        """Writes a part of a tensor, row-major, to where it lies in the whole tensor of `shape`, whose bytes `memory` is: a
+        memoryview, or a tensor of a GPU; of a GPU it returns before the bytes have arrived.
 
         Raises `ValueError` if the data has another size than dtype and shape make.
         """
+        if not isinstance(memory, memoryview):
+            copy_on_device(tensor, source, memory, shape, part)
+            return
         device = getattr(tensor, "device", None)
         starts, run = runs(shape, part)
         if part.elements == 0:

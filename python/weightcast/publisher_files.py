@@ -79,8 +79,11 @@ class VersionFiles:
     def finish(self, layout: Layout) -> List[str]:
         """Writes headers, stamps the files with the time, and returns their paths."""
         if not self.is_whole:
-            for index in range(len(layout.file_bytes)):
+            self._cut(len(layout.file_bytes))
+            for index, size in enumerate(layout.file_bytes):
                 descriptor = self._descriptor(index)
+                # More was reserved for a tensor that was not given after all.
+                os.ftruncate(descriptor, size)
                 self._allocate(descriptor, 0, HEADER_ROOM)
                 os.pwrite(descriptor, layout.header(index), 0)
             self.map(layout)
@@ -119,6 +122,12 @@ class VersionFiles:
         count = max(made, len(self._descriptors))
         self.close()
         for index in range(count):
+            unlink(self._path(index))
+
+    def _cut(self, count: int) -> None:
+        """Removes what has a number of `count` or more: it was made for tensors that were not given after all."""
+        for index in reversed(range(count, len(self._descriptors))):
+            os.close(self._descriptors.pop())
             unlink(self._path(index))
 
     def _path(self, index: int) -> str:

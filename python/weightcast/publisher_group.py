@@ -25,7 +25,7 @@ class Group:
     def begin(self, version: str, end: float) -> VersionFiles:
         """Where a version is written. `end`: on `time.monotonic()`, until when others are waited for."""
         self._files = None
-        self._files = self.buffers.take()
+        self._files = self.buffers.take(end)
         return self._files
 
     def place(self, files: VersionFiles, name: str, dtype: str, shape: Sequence[int]) -> Place:
@@ -35,6 +35,10 @@ class Group:
         if not known or not files.is_whole:
             files.reserve(place)
         return place
+
+    def unplace(self, name: str) -> None:
+        """The tensor that was placed last was not given after all. Nothing happens if it has no place."""
+        self.layout.take_back(name)
 
     def complete(self, given: Given, finish: Callable[[Given], None], end: float) -> None:
         """Returns when the version is registered: `finish` does so, in one rank, with what all ranks have given."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from .client_errors import CheckpointError, UsageError
 
 #: Bytes in front of the tensors of each file: its header, for a few hundred tensors, and eight bytes of its length.
 HEADER_ROOM = 1 << 16
-#: A file takes no further tensors beyond this.
+#: A file takes no further tensors beyond this, unless its layout says otherwise.
 FILE_BYTES = 4 << 30
 #: The newest files, in which a tensor may find room: one for each size of an element, and then some.
 _OPEN_FILES = 8
@@ -42,16 +42,19 @@ class Place(NamedTuple):
 class _File:
     """What a file has taken so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, metadata_bytes: int) -> None:
         self.end = HEADER_ROOM
-        self.header = 2
+        self.header = 2 + metadata_bytes
         self.names: List[str] = []
 
 
 class Layout:
     """Gives each tensor its place, and checks later versions against it."""
 
-    def __init__(self) -> None:
+    def __init__(self, file_bytes: int = FILE_BYTES, metadata_bytes: int = 0) -> None:
+        """`file_bytes`: a file takes no further tensors beyond this. `metadata_bytes`: of its header, for metadata."""
+        self._file_bytes = file_bytes
+        self._metadata_bytes = metadata_bytes
         self.places: Dict[str, Place] = {}
         self._files: List[_File] = []
         #: From the first completed version on no tensor is added.
@@ -86,16 +89,29 @@ class Layout:
     def add(self, name: str, place: Place) -> None:
         """A tensor whose place is known."""
         while len(self._files) <= place.file:
-            self._files.append(_File())
+            self._files.append(_File(self._metadata_bytes))
         file = self._files[place.file]
         file.end = max(file.end, place.offset + place.nbytes)
         file.header += _entry_bytes(name, place.shape)
         file.names.append(name)
         self.places[name] = place
 
-    def header(self, index: int) -> bytes:
+    def take_back(self, name: str) -> None:
+        """The tensor that came last, before any version is complete. Nothing happens if it has no place."""
+        place = self.places.pop(name, None)
+        if place is None:
+            return
+        file = self._files[place.file]
+        assert file.names[-1] == name and file.end == place.offset + place.nbytes
+        file.names.pop()
+        file.end = place.offset
+        file.header -= _entry_bytes(name, place.shape)
+        if not file.names:
+            self._files.pop()
+
+    def header(self, index: int, metadata: Optional[Mapping[str, str]] = None) -> bytes:
         """The first `HEADER_ROOM` bytes of a file."""
-        entries = {}
+        entries: Dict[str, Any] = {} if metadata is None else {"__metadata__": metadata}
         for name in self._files[index].names:
             dtype, shape, _, offset, nbytes = self.places[name]
             begin = offset - HEADER_ROOM
@@ -115,13 +131,12 @@ class Layout:
         for index in range(max(0, len(self._files) - _OPEN_FILES), len(self._files)):
             file = self._files[index]
             # Elements are aligned, and the format has no holes.
-            if file.end % item == 0 and _has_room(file, entry, nbytes):
+            if file.end % item == 0 and self._has_room(file, entry, nbytes):
                 return Place(dtype, shape, index, file.end, nbytes)
         return Place(dtype, shape, len(self._files), HEADER_ROOM, nbytes)
 
-
-def _has_room(file: _File, entry: int, nbytes: int) -> bool:
-    return file.header + entry <= HEADER_ROOM - 8 and file.end + nbytes <= HEADER_ROOM + FILE_BYTES
+    def _has_room(self, file: _File, entry: int, nbytes: int) -> bool:
+        return file.header + entry <= HEADER_ROOM - 8 and file.end + nbytes <= HEADER_ROOM + self._file_bytes
 
 
 def missing_in(layout: Layout, given: Sequence[str]) -> Optional[str]:

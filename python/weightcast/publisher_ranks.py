@@ -10,6 +10,7 @@ import glob
 import hashlib
 import os
 import time
+from socket import gethostname
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from .client_errors import CheckpointError, DaemonError, DeadlineError, PeerLostError, UsageError, error_of
@@ -56,7 +57,7 @@ class RankGroup(Group):
         self._given = {}
         self._files = None
         if self._rank == 0:
-            files = self.buffers.take()
+            files = self.buffers.take(end)
             session = self.buffers.session
             self._table.tell(
                 {
@@ -92,6 +93,9 @@ class RankGroup(Group):
             if not known:
                 self._table.append({"place": name, "at": list(place)})
         return place
+
+    def unplace(self, name: str) -> None:
+        """Other ranks know of it already, and may give their part."""
 
     def complete(self, given: Given, finish: Callable[[Given], None], end: float) -> None:
         share = given.of_rank(self._rank)
@@ -205,7 +209,7 @@ class RankGroup(Group):
             for rank in missing:
                 member = self._members.get(rank)
                 if member is None and time.monotonic() > joined_end:
-                    raise DeadlineError(f"rank {rank} has not connected in time; it has to be on this host")
+                    raise DeadlineError(f"rank {rank} has not connected in time; it has to be on host {gethostname()}, as the daemon is")
                 if member is not None and not os.path.exists(member):
                     raise PeerLostError(f"rank {rank} has ended before it had given its share", retry=True)
             return not missing
@@ -239,7 +243,7 @@ class RankGroup(Group):
                     raise UsageError(
                         f"another trainer of several ranks publishes {self._checkpoint}; choose another name"
                     )
-                raise DeadlineError(f"rank 0 does not publish {self._checkpoint} on this host")
+                raise DeadlineError(f"rank 0 does not publish {self._checkpoint} on host {gethostname()}")
             time.sleep(_PAUSE_SECONDS)
 
     def _tables(self) -> List[str]:

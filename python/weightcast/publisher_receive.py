@@ -48,6 +48,8 @@ def _words(known: Optional[Dict[str, Any]]) -> str:
 def _opened(paths: List[str]) -> List[int]:
     """None of them if one is gone, or is being written. Raises `UsageError` for a directory."""
     for path in paths:
+        if path.endswith(".device"):
+            raise UsageError(f"{path} has its tensors in the memory of a device, where only ranks on it read them")
         if os.path.isdir(path):
             raise UsageError(f"{path} is a directory; what can be received is a version of a publisher, or a list of files")
     descriptors: List[int] = []

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import threading
 import time
+from socket import gethostname
 from typing import IO, List, Sequence
 
 from .client import Client
@@ -84,7 +85,11 @@ def _wait(client: Client, daemon: subprocess.Popen[bytes] | None, log: str, time
             if "another daemon serves" not in why:
                 raise NotReadyError(f"weightcast serve ended with {daemon.returncode}: {why}")
         if time.monotonic() > end:
-            what = f"{log} has what it says" if log else "rank 0 has not started it"
+            what = (
+                f"{log} has what it says"
+                if log
+                else f"rank 0 has not started it on host {gethostname()}; ranks of one trainer that publish are on one host"
+            )
             raise DeadlineError(f"weightcast serve does not answer after {timeout:g} s; {what}")
         time.sleep(_PAUSE_SECONDS)
 

@@ -115,9 +115,11 @@ class Version:
 
     def _put(self, pieces: Iterable[_Piece]) -> None:
         """All of them, or on an error none: the memory has bytes of an earlier version, and a put may be tried again."""
-        added = []
+        added, placed = [], []
         try:
             for name, tensor, source, shape, part in pieces:
+                if name not in self._group.layout.places:
+                    placed.append(name)
                 place = self._group.place(self.files, name, source.dtype, shape)
                 self.given.add(name, part, self._rank)
                 added.append((name, part))
@@ -126,6 +128,9 @@ class Version:
         except BaseException:
             for name, part in added:
                 self.given.take_back(name, part)
+            for name in reversed(placed):
+                # It may be given once more in another form, or not at all.
+                self._group.unplace(name)
             raise
 
 

@@ -10,7 +10,7 @@ from .installed_versions import held_by
 from .messages import PROTOCOL_VERSION
 from .sglang_reload import check_proven
 from .sglang_runners import exchanges_of, is_out_of_reach, runners_of, which
-from .sglang_update import check_manager
+from .sglang_update import are_weights_released, check_manager
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def state_of(manager: Any) -> dict[str, Any]:
         "isSteady": False,
         "draft": _draft(manager),
         "waiting": None,
-        "held": held_by(runners_of(manager)[0].model),
+        "held": held_by(runners_of(manager)[0].model, is_readable=not are_weights_released(manager)),
     }
 
 

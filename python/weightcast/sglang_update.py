@@ -70,7 +70,7 @@ def _refusal(manager: Any, request: Any) -> str | None:
 
 def check_manager(manager: Any) -> None:
     """Whether its models can be updated, idle or not. Raises EngineAsleep, ModelNotReloadable, and what SGLang does."""
-    if _WEIGHTS in manager.offload_tags:
+    if are_weights_released(manager):
         raise EngineAsleep(
             "the engine's weights are released: POST /resume_memory_occupation with the tag weights first"
         )
@@ -80,6 +80,10 @@ def check_manager(manager: Any) -> None:
         check_cache("update_weights_from_ipc")
     for runner in runners_of(manager):
         check_reloadable(which(runner), runner.model)
+
+
+def are_weights_released(manager: Any) -> bool:
+    return _WEIGHTS in manager.offload_tags
 
 
 def _drop_embeddings() -> None:

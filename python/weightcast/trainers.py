@@ -22,8 +22,8 @@ _ANSWER_SECONDS = 30.0
 def ensure_instances(client: Client, engines: Iterable[Engine]) -> List[str]:
     """The names of the daemon's instances at these engines. Those that it does not have are added.
 
-    An added one is named by its host and port. Its `ranks` are the lowest free numbers, as many as it has workers: `workers`
-    of its dict, or what vLLM says. Rank n is on device n, so give `devices` where the trainer uses the first ones itself.
+    An added one is named by its host, port and path. Its `ranks` are the lowest free numbers in a row, as many as it has workers:
+    `workers` of its dict, or what vLLM says. Rank n is on device n, so give `devices` where the trainer uses the first ones itself.
     Raises `UsageError`, `EngineError` if an engine does not say how many workers it has, and what `add_instance` raises.
     """
     names: List[str] = []
@@ -36,12 +36,10 @@ def ensure_instances(client: Client, engines: Iterable[Engine]) -> List[str]:
         known = client.status().instances
         name = next((one.name for one in known if one.endpoint.rstrip("/") == endpoint), None)
         if name is None:
-            name = options.pop("name", None) or parts.netloc or endpoint
-            ranks = options.pop("ranks", None)
-            if ranks is None:
-                first = 1 + max((rank for one in known for rank in one.ranks), default=-1)
-                ranks = range(first, first + (workers or _workers_of(endpoint, options)))
-            client.add_instance(name, endpoint, ranks, **options)
+            name = options.pop("name", None) or (parts.netloc + parts.path if parts.netloc else endpoint)
+            if options.get("ranks") is None:
+                options["worker_count"] = workers or _workers_of(endpoint, options)
+            client.add_instance(name, endpoint, **options)
         names.append(name)
     return names
 

@@ -22,11 +22,11 @@ from .kept_parts import KeptParts
 from .live_tensors import Walks
 from .model_layers import Named, named_layers
 from .vllm_biases import Biases
+from .vllm_call_checks import CallChecks
 from .vllm_coverage import Coverage, check_coverage
 from .vllm_derived import DerivedTensors, renew_combined_gates
 from .vllm_experts import check_experts
 from .vllm_held import HeldTensors, waiting_for_others
-from .vllm_mtp import partial_loads
 from .vllm_reloadable import Target, check_layers, tied_head
 
 # Below vLLM's own logger, so that it is printed as vLLM's lines are.
@@ -58,6 +58,7 @@ class LayerwiseReload:
         self._own = self._infos
         self._held = HeldTensors(self._infos)
         self._biases = Biases(layerwise, self._layers, self._infos)
+        self._checks = CallChecks()
         self._lent: set[int] = set()
         self._under_way = False
         self._tied_head: Any | None = None
@@ -84,7 +85,7 @@ class LayerwiseReload:
         more once this has returned or raised."""
         self._lent = _lent_for(weights)
         given = self._each(weights) if isinstance(weights, Bucket) and weights.following else weights
-        with self._processing_on_its_device(), self._biases.kept(), self._parts.watch(), partial_loads():
+        with self._processing_on_its_device(), self._biases.kept(), self._parts.watch(), self._checks.put_off():
             self._target.model.load_weights(given)
         # Layers that are not whole hold on to what they were given; the link buffer is about to be overwritten.
         self._held.own(self._lent)
@@ -135,10 +136,11 @@ class LayerwiseReload:
         if not self._took_any():
             if self._target.required:
                 raise WeightcastError(f"the {self._target.which} model took none of the tensors")
-            self._put_back()
+            self._put_back(self._waiting())
             self._under_way = False
             return False
         missing = self._coverage.missing() if self._coverage is not None else []
+        missing += [name for name in self._checks.missing() if name not in missing]
         for waiting in waiting_for_others(self._layers):
             missing += [f"the rest of {name}" for name in waiting]
             waiting.clear()
@@ -202,6 +204,7 @@ class LayerwiseReload:
         """Drops what layers were given, so that vLLM takes those that are not whole for layers without new weights."""
         self._forget_waiting()
         has_new_layers = not all(map(_is_under_way, self._own))
+        waiting = self._waiting()
         for info in filter(_is_under_way, self._infos):
             info.loaded_weights.clear()
             info.load_numel = 0
@@ -211,12 +214,15 @@ class LayerwiseReload:
                 self._finalize()
         except Exception:
             logger.exception("vLLM could not process the %s model after a failed update", self._target.which)
-        self._put_back()
+        self._put_back(waiting)
 
-    def _put_back(self) -> None:
-        """Gives every layer that is not whole its tensors from before the update."""
-        waiting = {index for index, info in enumerate(self._infos) if _is_under_way(info)}
-        for index in waiting:
+    def _waiting(self) -> set[int]:
+        """Layers that are not whole, by their index."""
+        return {index for index, info in enumerate(self._infos) if _is_under_way(info)}
+
+    def _put_back(self, waiting: set[int]) -> None:
+        """Gives layers that were not whole their tensors from before the update; vLLM has, but for biases, where it finalized."""
+        for index in waiting & self._waiting():
             self._layerwise._place_kernel_tensors(self._layers[index], self._infos[index])
             self._infos[index].reset()
         self._biases.put_back(waiting)
@@ -247,7 +253,7 @@ class RawReload:
 
     def load(self, weights: Weights) -> None:
         names = None
-        with torch.device(self._device), self._parts.watch(), partial_loads():
+        with torch.device(self._device), self._parts.watch(), CallChecks().put_off():
             names = self._target.model.load_weights(weights)
         self._took_any = self._took_any or names is None or len(names) > 0
 

@@ -18,7 +18,7 @@ from .vllm_experts import check_experts, share_of_experts
 from .vllm_live import refuse_moved_experts
 from .vllm_reload import check_reloadable, is_layerwise
 from .vllm_reloadable import Target
-from .vllm_update import refuse_if_asleep
+from .vllm_sleep import are_weights_awake, refuse_if_asleep
 
 # Below vLLM's own logger, so that it is printed as vLLM's lines are.
 logger = logging.getLogger("vllm.weightcast")
@@ -52,7 +52,7 @@ def _looked_at(worker: Any, in_sessions: bool) -> dict[str, Any]:
         "isSteady": not _may_change(vllm_config),
         "draft": _draft(drafts, apart, taking, vllm_config),
         "waiting": _waiting(target, device),
-        "held": held_by(target.model),
+        "held": held_by(target.model, is_readable=are_weights_awake() and not _moves_weights(vllm_config)),
     }
 
 
@@ -96,8 +96,19 @@ def _draft(
 
 def _may_change(vllm_config: Any) -> bool:
     """Whether what was said may be otherwise a moment later: experts move, weights fall asleep."""
-    parallel, model = (getattr(vllm_config, name, None) for name in ("parallel_config", "model_config"))
-    return bool(getattr(parallel, "enable_eplb", False) or getattr(model, "enable_sleep_mode", False))
+    model = getattr(vllm_config, "model_config", None)
+    return _moves_experts(vllm_config) or bool(getattr(model, "enable_sleep_mode", False))
+
+
+def _moves_experts(vllm_config: Any) -> bool:
+    return bool(getattr(getattr(vllm_config, "parallel_config", None), "enable_eplb", False))
+
+
+def _moves_weights(vllm_config: Any) -> bool:
+    """Whether vLLM itself has other weights lie in its parameters from one moment to the next."""
+    offload = getattr(vllm_config, "offload_config", None)
+    prefetched = getattr(getattr(offload, "prefetch", None), "offload_group_size", 0)
+    return _moves_experts(vllm_config) or prefetched > 0
 
 
 def _waiting(target: Target, device: torch.device) -> dict[str, float] | None:

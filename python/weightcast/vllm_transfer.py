@@ -29,8 +29,9 @@ from .receive import DEFAULT_SILENCE_SECONDS, ReceivedWeights
 from .vllm_answers import answer_of, answer_to_update, survey_worker
 from .vllm_drafts import NONE_APART, check_draft, drafts_of
 from .vllm_reloadable import Target
+from .vllm_sleep import refuse_if_asleep
 from .vllm_state import state_of
-from .vllm_update import install_weights, refuse_if_asleep
+from .vllm_update import install_weights
 
 
 @dataclass

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 import zmq
 
 from .buckets import apart
-from .errors import EngineAsleep, WeightcastError
+from .errors import WeightcastError
 from .installed_versions import is_changing, is_installed
 from .kept_parts import KeptParts
 from .messages import Installed, Open
@@ -23,6 +22,7 @@ from .vllm_drafts import check_draft
 from .vllm_live import LiveModels, refuse_moved_experts, walks_of
 from .vllm_reload import Weights, reload_of
 from .vllm_reloadable import Target
+from .vllm_sleep import refuse_if_asleep
 
 # Below vLLM's own logger, so that it is printed as vLLM's lines are.
 logger = logging.getLogger("vllm.weightcast")
@@ -209,14 +209,3 @@ def uuid_of_device(device: torch.device, links: dict[str, str]) -> str:
     raise WeightcastError(
         f"set WEIGHTCAST_DEVICE_UUID for this worker: it is on no GPU, and there are links for {sorted(links)}"
     )
-
-
-def refuse_if_asleep() -> None:
-    """Raises EngineAsleep: writing to weights whose memory is unmapped ends the process."""
-    allocator = getattr(sys.modules.get("vllm.device_allocator.cumem"), "CuMemAllocator", None)
-    allocations = getattr(getattr(allocator, "instance", None), "pointer_to_data", {})
-    for allocation in allocations.values():
-        # Older versions leave no other trace than the copy that level 1 makes.
-        asleep = getattr(allocation, "is_asleep", allocation.cpu_backup_tensor is not None)
-        if allocation.tag == "weights" and asleep:
-            raise EngineAsleep("the engine's weights are asleep: wake them first, POST /wake_up?tags=weights")

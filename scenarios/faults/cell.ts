@@ -184,7 +184,7 @@ export class Cell {
 
   /** Milliseconds until something shows it. */
   async #detect(request: Watched | null): Promise<number | null> {
-    if (this.#fault.limit === 'unseen') return null;
+    if (this.#fault.limit === 'unseen' || this.#fault.limit === 'busy') return null;
     const end = Date.now() + unboundedMilliseconds;
     const { owner } = this.#fleet;
     const losses = owner.lost.length;

@@ -85,7 +85,7 @@ ${availableParallelism()} cores that others used too, and are shown beside the l
 ${secondsOf(Math.min(...usual), 2)} to ${secondsOf(Math.max(...usual), 2)} when nothing happened.
 
 Deadlines of these runs: silence after which a process is taken for dead ${silenceSeconds} s (by default 10 s), an answer of an engine
-worker ${stepMilliseconds / 1_000} s, an update ${updateMilliseconds / 1_000} s; buckets have ${bucketBytes / 2 ** 20} MiB.
+worker, and an engine that is down when an update begins, ${stepMilliseconds / 1_000} s, an update ${updateMilliseconds / 1_000} s; buckets have ${bucketBytes / 2 ** 20} MiB.
 
 - **detected**: until a status, an event or the answer showed it; a dash where nothing has to be.
 - **answered**: until the request that was under way was answered; when idle, a status. For an owner that died, until all of
@@ -140,9 +140,7 @@ function withLimit(milliseconds: number | null, limit: number | null): string {
   return `${shown} (${secondsOf(limit, 1)})`;
 }
 
-const knownReasons = `- An engine that is down, or whose HTTP server does not answer, when an update begins: it may be starting, and is waited for
-  during half of the update's time (\`timeoutMilliseconds\`).
-- A rank that hangs at its start: the deadline of a start, here 20 s, by default 60 s (\`startTimeoutMilliseconds\`), and what
+const knownReasons = `- A rank that hangs at its start: the deadline of a start, here 20 s, by default 60 s (\`startTimeoutMilliseconds\`), and what
   it gets to end by itself; the same for a host that is cut off then.
 - An owner that dies: its supervisor resumes the engines and ends the ranks before it ends itself. While engines are asked to
-  pause it takes two seconds more, as an answer that is due may still take effect.`;
+  pause it takes a thirtieth of \`stopTimeoutMilliseconds\` more, as an answer that is due may still take effect.`;

@@ -15,8 +15,11 @@ export interface Scene {
   pidOf(victim: Victim): number;
 }
 
-/** What limits of issue 12 a fault falls under. `unseen`: what goes on without it shows nothing of it. */
-export type LimitKind = 'death' | 'silence' | 'unseen' | 'engine' | 'none';
+/**
+ * What limits of issue 12 a fault falls under. `unseen`: what goes on without it shows nothing of it. `busy`: nor is there
+ * anything to detect, and whoever asked hears of the answer when it goes on.
+ */
+export type LimitKind = 'death' | 'silence' | 'unseen' | 'busy' | 'engine' | 'none';
 
 export interface RealFault {
   readonly who: string;
@@ -71,6 +74,7 @@ export const words: Readonly<Record<Victim, string>> = {
 
 function limitOf(victim: Victim, usual: 'death' | 'silence'): LimitKind {
   if (victim === 'agent') return 'unseen';
+  if (victim === 'owner' && usual === 'silence') return 'busy';
   return victim === 'worker' || victim === 'http' ? 'engine' : usual;
 }
 

@@ -24,7 +24,7 @@ export type CheckpointName = keyof typeof checkpoints;
 export const passing = { name: 'passing', seed: 4 } as const;
 export const bucketBytes = 2 ** 20;
 export const updateMilliseconds = 15_000;
-/** Deadline of one answer of an engine worker, and of its connecting. */
+/** Deadline of one answer of an engine worker, of its connecting, and of an engine that is down. */
 export const stepMilliseconds = 3_000;
 
 /** How a moment is reached. */
@@ -42,6 +42,7 @@ const updateOptions = {
   timeoutMilliseconds: updateMilliseconds,
   stepTimeoutMilliseconds: stepMilliseconds,
   connectTimeoutMilliseconds: stepMilliseconds,
+  readyTimeoutMilliseconds: stepMilliseconds,
 };
 
 export function updateAll({ owner }: FaultFleet, checkpoint: CheckpointName, atomic = false) {

@@ -171,6 +171,8 @@ function limitsOf({ fault, when }: RealCell, usual: number): Limits {
       };
     case 'unseen':
       return { detected: null, answered: isInUpdate ? 2 * usual + 2_000 : 1_000, back: null };
+    case 'busy':
+      return { detected: null, answered: silence + (isInUpdate ? 2 * usual + 2_000 : 1_000), back: null };
     case 'engine':
       return { detected: null, answered: isInUpdate ? stepMilliseconds + 1_000 : null, back: null };
     case 'none':

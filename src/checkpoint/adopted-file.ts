@@ -2,7 +2,14 @@ import { closeSync, constants, fstatSync, openSync, statSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { AbortedError, CheckpointError } from '../errors.ts';
 import { Mapping } from '../native-bridge/memory.ts';
-import { adoptedFile, type FileIdentity, identityOf, isUntouched, isUnwritten } from './file-identity.ts';
+import {
+  adoptedFile,
+  type FileIdentity,
+  identityOf,
+  isOnDevice,
+  isUntouched,
+  isUnwritten,
+} from './file-identity.ts';
 import { escapeControls } from './printable.ts';
 import { asCheckpointError } from './safetensors.ts';
 
@@ -17,11 +24,20 @@ export class AdoptedFile {
   /** Time stamps of the mapped file can be read after it has lost its path. */
   readonly #descriptor: number;
   #isClosed = false;
+  /** The content is elsewhere, in memory of whoever has removed the file. */
+  readonly #goesWithPath: boolean;
   /** The time of the last change after which the content was compared with its digests. */
   #confirmed: string;
 
-  private constructor(name: string, registered: FileIdentity, descriptor: number, mapping: Mapping) {
+  private constructor(
+    name: string,
+    registered: FileIdentity,
+    descriptor: number,
+    mapping: Mapping,
+    goesWithPath: boolean,
+  ) {
     this.mapping = mapping;
+    this.#goesWithPath = goesWithPath;
     this.#name = name;
     this.#registered = registered;
     this.#descriptor = descriptor;
@@ -45,7 +61,7 @@ export class AdoptedFile {
       mapping = kept ?? Mapping.open(path, false);
       // Only if the path led to this file all the while is it the one that was mapped.
       if (!isUntouched(identityOf(statSync(path, { bigint: true }), ''), before)) throw replaced(name);
-      return new AdoptedFile(name, identity, descriptor, mapping);
+      return new AdoptedFile(name, identity, descriptor, mapping, isOnDevice(segment));
     } catch (error) {
       if (kept === null) mapping?.close();
       if (descriptor !== null) closeSync(descriptor);
@@ -53,9 +69,16 @@ export class AdoptedFile {
     }
   }
 
-  /** Throws a `CheckpointError` if the file was truncated or written since it was registered. */
+  /**
+   * Throws a `CheckpointError` if the file was truncated or written since it was registered; also if it was removed, where its
+   * tensors go with it.
+   */
   check(): void {
     checkUnwritten(this.#name, this.#stats(), this.#registered);
+    if (this.#goesWithPath && fstatSync(this.#descriptor).nlink === 0)
+      throw new CheckpointError(
+        `${this.#name} is gone, with the trainer that had its tensors in the memory of a device`,
+      );
   }
 
   /** The time of the last change of content, names, owner or mode. */

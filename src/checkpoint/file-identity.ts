@@ -87,6 +87,17 @@ export function adoptedSegment(path: string, identity: string): string {
  */
 const reused = /^\/dev\/shm\/weightcast-[^/]+\/session-[^/]+$/;
 
+/**
+ * Such a file of a publisher whose tensors are in the memory of a device: it has their header alone, whose metadata says where
+ * they are. The memory is as the file would be, with the header's room in front of the tensors.
+ */
+const onDevice = /^\/dev\/shm\/weightcast-[^/]+\/session-[^/]+\.device$/;
+
+/** Whether a file, or a segment, has its tensors in the memory of a device: only ranks on it can read them. */
+export function isOnDevice(segment: string): boolean {
+  return onDevice.test(segmentFile(segment));
+}
+
 /** Two writes leave different times, however close: their writer sets them itself, in nanoseconds. */
 export function isStampedByWriter(path: string): boolean {
   return reused.test(path);

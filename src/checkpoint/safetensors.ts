@@ -4,7 +4,13 @@ import { type FileHandle, open } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CheckpointError } from '../errors.ts';
 import { bytesOf, DTYPES, dtypeIndex, shapeText } from './dtype.ts';
-import { decodeIdentity, encodeIdentity, identityOf, isStampedByWriter } from './file-identity.ts';
+import {
+  decodeIdentity,
+  encodeIdentity,
+  identityOf,
+  isOnDevice,
+  isStampedByWriter,
+} from './file-identity.ts';
 import { escapeControls, quoted } from './printable.ts';
 import { isObject, parseJsonObject } from './strict-json.ts';
 
@@ -57,7 +63,8 @@ export async function readHeader(path: string, known: KnownHeaders = new Map()):
   const file = escapeControls(path);
   return await withHeader(path, (header, stats) => {
     const identity = encodeIdentity(identityOf(stats, headerDigest(header)));
-    const columns = known.get(headerKey(identity)) ?? parseHeader(header, file, Number(stats.size));
+    const bytes = isOnDevice(path) ? null : Number(stats.size);
+    const columns = known.get(headerKey(identity)) ?? parseHeader(header, file, bytes);
     return { identity, columns };
   });
 }
@@ -164,11 +171,12 @@ export function headerLength(start: Uint8Array, file: string, fileBytes: number)
 }
 
 /**
- * Parses and validates the JSON header of a file of `fileBytes` bytes. It accepts what the reference reader accepts,
+ * Parses and validates the JSON header of a file of `fileBytes` bytes; null: it has no more than its header, and counts as if its
+ * tensors followed. It accepts what the reference reader accepts,
  * so also white space around the JSON and unknown fields of a tensor, and whole numbers spelled `1e3`. Throws a
  * CheckpointError of one line; `file` begins it.
  */
-export function parseHeader(header: Uint8Array, file: string, fileBytes: number): SafetensorsHeader {
+export function parseHeader(header: Uint8Array, file: string, fileBytes: number | null): SafetensorsHeader {
   const object = parseJsonObject(header, `${file}: the header`);
   const entries: Entry[] = [];
   let metadata: ReadonlyMap<string, string> = new Map();
@@ -179,8 +187,9 @@ export function parseHeader(header: Uint8Array, file: string, fileBytes: number)
   // Tensors without bytes share their offset with the next one and come first.
   entries.sort((a, b) => a.begin - b.begin || a.end - b.end || (a.name < b.name ? -1 : 1));
   const dataStart = LENGTH_BYTES + header.length;
-  checkCoverage(entries, file, fileBytes - dataStart);
-  return { ...toColumns(entries, dataStart), metadata, fileBytes };
+  const bytes = fileBytes ?? dataStart + (entries.at(-1)?.end ?? 0);
+  checkCoverage(entries, file, bytes - dataStart);
+  return { ...toColumns(entries, dataStart), metadata, fileBytes: bytes };
 }
 
 function parseMetadata(value: unknown, file: string): ReadonlyMap<string, string> {

@@ -1,3 +1,4 @@
+import type { DeviceBuffer } from '../native-bridge/device.ts';
 import type { Mapping } from '../native-bridge/memory.ts';
 import type { Manifest } from './manifest.ts';
 
@@ -41,8 +42,10 @@ export interface ExaminedFile {
 export interface SegmentStore {
   /** Maps segments of this host and pins them for uploads, each once. Rejects with `NativeError`. */
   ready(paths: Iterable<string>): Promise<void>;
-  /** A segment of this host; one that is not pinned uploads slowly. */
+  /** A segment of this host. Throws a `CheckpointError` for one in the memory of a device. */
   attach(path: string): Mapping;
+  /** What to upload from: a segment of this host, slowly if it is not pinned, or memory of this rank's device. */
+  source(path: string): Mapping | DeviceBuffer;
   /** Looks at safetensors files. `known`: an identity that saves reading the header if the file still has it. */
   examine(files: readonly { readonly path: string; readonly known: string }[]): Promise<ExaminedFile[]>;
   /**

@@ -1,44 +1,29 @@
 import { readdirSync, rmSync } from 'node:fs';
-import { stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { CheckpointError, describe, NativeError } from '../errors.ts';
-import type { Device } from '../native-bridge/device.ts';
+import { CheckpointError, NativeError } from '../errors.ts';
+import type { Device, DeviceBuffer } from '../native-bridge/device.ts';
 import { digestTensors, Mapping, type ThreadPool } from '../native-bridge/memory.ts';
 import { AdoptedFile } from './adopted-file.ts';
-import { mapBounded } from './bounded-concurrency.ts';
-import {
-  adoptedFile,
-  decodeIdentity,
-  identityOf,
-  isUntouched,
-  reusedFile,
-  segmentFile,
-} from './file-identity.ts';
+import { digestOnDevice, notInHostMemory, openDeviceSegment, type ReadingDevice } from './device-segment.ts';
+import { examineFiles } from './examined-files.ts';
+import { adoptedFile, isOnDevice, reusedFile, segmentFile } from './file-identity.ts';
 import { bytesOf, FileLoader, type Fillable, stepBytes } from './file-loader.ts';
 import { decodeManifest, type Manifest, type SegmentInfo } from './manifest.ts';
 import { selectRows } from './manifest-rows.ts';
 import { escapeControls, quoted } from './printable.ts';
-import { asCheckpointError, readIdentity } from './safetensors.ts';
-import {
-  type ExaminedFile,
-  isBefore,
-  type LoadJob,
-  type LoadOrder,
-  type SegmentStore,
-} from './segment-store.ts';
+import { isBefore, type LoadJob, type LoadOrder, type SegmentStore } from './segment-store.ts';
 import { SpareMappings } from './spare-mappings.ts';
 
-/** Enough to hide the latency of a network file system. */
-const parallelExaminations = 16;
-
 /** What a store needs of the device that its segments are uploaded to. */
-export type PinningDevice = Pick<Device, 'pin' | 'unpin' | 'numaNode'>;
+export type PinningDevice = Pick<Device, 'pin' | 'unpin' | 'numaNode'> & ReadingDevice;
 
 interface Attached {
   readonly mapping: Mapping;
   readonly isWritable: boolean;
   /** Null for a segment that weightcast created. */
   readonly file: AdoptedFile | null;
+  /** Where the tensors are, if not in the file. */
+  readonly memory: DeviceBuffer | null;
 }
 
 /** The segments of one rank, in shared memory: its own, and those of other ranks of the host that it has mapped. */
@@ -70,31 +55,28 @@ export class SharedSegments implements SegmentStore {
   }
 
   async ready(paths: Iterable<string>): Promise<void> {
-    await Promise.all([...new Set(paths)].map((path) => this.#device.pin(this.attach(path))));
+    const sources = [...new Set(paths)].map((path) => this.source(path));
+    await Promise.all(sources.map((source) => source instanceof Mapping && this.#device.pin(source)));
   }
 
   attach(path: string): Mapping {
-    const { mapping, file } = this.#attached.get(path) ?? this.#open(path);
-    file?.check();
-    return mapping;
+    const source = this.source(path);
+    if (source instanceof Mapping) return source;
+    throw notInHostMemory(path);
   }
 
-  examine(files: readonly { readonly path: string; readonly known: string }[]): Promise<ExaminedFile[]> {
-    return mapBounded(files, parallelExaminations, async ({ path, known }) => {
-      try {
-        const stats = await stat(path, { bigint: true });
-        const isKnown = isUntouched(identityOf(stats, ''), decodeIdentity(known));
-        return { identity: isKnown ? known : await readIdentity(path), problem: null };
-      } catch (error) {
-        return { identity: null, problem: describe(asCheckpointError(error, escapeControls(path))) };
-      }
-    });
+  source(path: string): Mapping | DeviceBuffer {
+    const { mapping, file, memory } = this.#attached.get(path) ?? this.#open(path);
+    file?.check();
+    return memory ?? mapping;
   }
+
+  readonly examine = examineFiles;
 
   async confirm(manifest: Manifest | null, paths: ReadonlySet<string>): Promise<boolean> {
     for (const path of paths) {
       if (adoptedFile(path) === null) continue;
-      this.attach(path);
+      this.source(path);
       const { file } = this.#attached.get(path)!;
       const changed = file!.unconfirmed;
       if (changed === null) continue;
@@ -180,20 +162,28 @@ export class SharedSegments implements SegmentStore {
 
   /** A segment that this process may write. */
   #add(path: string, mapping: Mapping): Mapping {
-    this.#attached.set(path, { mapping, isWritable: true, file: null });
+    this.#attached.set(path, { mapping, isWritable: true, file: null, memory: null });
     return mapping;
   }
 
   #open(path: string): Attached {
     const file = adoptedFile(path) === null ? null : this.#adopt(path);
     const mapping = file?.mapping ?? Mapping.open(path, false);
-    const attached = { mapping, isWritable: false, file };
+    let memory: DeviceBuffer | null = null;
+    try {
+      if (isOnDevice(path)) memory = openDeviceSegment(path, mapping, this.#device);
+    } catch (error) {
+      file?.close();
+      mapping.close();
+      throw error;
+    }
+    const attached = { mapping, isWritable: false, file, memory };
     this.#attached.set(path, attached);
     return attached;
   }
 
   #adopt(path: string): AdoptedFile {
-    const key = reusedFile(path);
+    const key = spareKey(path);
     const kept = key === null ? null : this.#spare.take(key);
     try {
       return AdoptedFile.open(path, this.#host, kept);
@@ -207,9 +197,10 @@ export class SharedSegments implements SegmentStore {
     const attached = this.#attached.get(path);
     if (attached === undefined) return;
     this.#attached.delete(path);
-    const { mapping, file } = attached;
+    const { mapping, file, memory } = attached;
     file?.close();
-    const key = reusedFile(path);
+    memory?.free();
+    const key = spareKey(path);
     if (key === null) await this.#unmap(mapping);
     else this.#spare.keep(key, mapping);
   }
@@ -301,7 +292,7 @@ export class SharedSegments implements SegmentStore {
   async #digestAdopted(manifest: Manifest, progress: Float64Array): Promise<BigUint64Array> {
     const adopted = manifest.segments.flatMap(({ path }) => {
       if (adoptedFile(path) === null) return [];
-      this.attach(path);
+      this.source(path);
       const { file } = this.#attached.get(path)!;
       return [{ path, file: file!, changed: file!.changed }];
     });
@@ -321,18 +312,26 @@ export class SharedSegments implements SegmentStore {
         if (rows.length === 0) return;
         const bytes = Float64Array.from(rows, (row) => manifest.bytes[row]!);
         const offsets = Float64Array.from(rows, (row) => manifest.offsets[row]!);
-        const found = await digestTensors(this.#pool, this.attach(path), offsets, bytes, progress).catch(
-          (error) => {
-            // What has become of a file says more than what its reader met with.
-            if (error instanceof CheckpointError) this.attach(path);
-            throw error;
-          },
-        );
+        const source = this.source(path);
+        const digested =
+          source instanceof Mapping
+            ? digestTensors(this.#pool, source, offsets, bytes, progress)
+            : digestOnDevice(this.#device, source, offsets, bytes);
+        const found = await digested.catch((error) => {
+          // What has become of a file says more than what its reader met with.
+          if (error instanceof CheckpointError) this.source(path);
+          throw error;
+        });
         for (const [at, row] of rows.entries()) digests[row] = found[at]!;
       }),
     );
     return digests;
   }
+}
+
+/** Of a header alone the mapping is not worth keeping. */
+function spareKey(path: string): string | null {
+  return isOnDevice(path) ? null : reusedFile(path);
 }
 
 function bytesOutside(own: SegmentInfo | undefined, { segments, segmentOf, bytes }: Manifest): number {

@@ -1,6 +1,8 @@
 import { realpath } from 'node:fs/promises';
 import { CheckpointError } from '../errors.ts';
 import { mapBounded } from './bounded-concurrency.ts';
+import { devicePlaceOf } from './device-place.ts';
+import { isOnDevice } from './file-identity.ts';
 import { INDEX, type ListedFile, listFiles } from './file-list.ts';
 import { escapeControls, quoted } from './printable.ts';
 import {
@@ -21,6 +23,8 @@ export interface SourceFile {
   readonly bytes: number;
   /** Lies in /dev/shm: its tensors can be used where they are. */
   readonly inSharedMemory: boolean;
+  /** UUID of the device in whose memory its tensors are, in place of the file; null for none. */
+  readonly device: string | null;
   /** Of checkpoint/file-identity.ts, encoded: the file whose header was read. */
   readonly identity: string;
 }
@@ -110,6 +114,9 @@ async function openFile({ path }: ListedFile, known: KnownHeaders): Promise<Open
       path: resolved,
       bytes: header.columns.fileBytes,
       inSharedMemory: resolved.startsWith('/dev/shm/'),
+      device: isOnDevice(resolved)
+        ? devicePlaceOf(header.columns.metadata, escapeControls(path)).device
+        : null,
       identity: header.identity,
     },
   };

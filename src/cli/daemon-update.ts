@@ -3,6 +3,7 @@ import { setTimeout } from 'node:timers/promises';
 import type { Progress } from '../actors/protocol/status-values.ts';
 import type { UpdateOptions } from '../cluster/cluster.ts';
 import type { DaemonClient } from '../daemon/client.ts';
+import { withSeconds } from '../daemon/wire-names.ts';
 import {
   AbortedError,
   CheckpointError,
@@ -35,7 +36,7 @@ interface Job {
 /** `weightcast update` by a daemon. Ctrl-C ends the command; the update goes on. */
 export async function updateByDaemon(
   options: DaemonUpdate,
-  { timeoutMilliseconds, stepTimeoutMilliseconds, connectTimeoutMilliseconds, ...rest }: UpdateOptions,
+  updateOptions: UpdateOptions,
   signal: AbortSignal,
 ): Promise<void> {
   const path = options.checkpoint === undefined ? null : resolve(options.checkpoint);
@@ -48,12 +49,7 @@ export async function updateByDaemon(
     checkpoint,
     wait: false,
     instances: options.instance,
-    ...rest,
-    ...(timeoutMilliseconds !== undefined && { timeoutSeconds: timeoutMilliseconds / 1_000 }),
-    ...(stepTimeoutMilliseconds !== undefined && { stepTimeoutSeconds: stepTimeoutMilliseconds / 1_000 }),
-    ...(connectTimeoutMilliseconds !== undefined && {
-      connectTimeoutSeconds: connectTimeoutMilliseconds / 1_000,
-    }),
+    ...withSeconds(updateOptions),
   };
   let running: string | null = null;
   const report = await withDaemon(options, signal, async (client) => {

@@ -9,7 +9,9 @@ const options: Readonly<Record<string, string>> = {
   listen: '--cluster-listen',
   memoryFraction: '--memory-fraction',
   parts: '--no-parts',
+  readyTimeoutMilliseconds: '--ready-timeout',
   resetCache: '--reset-cache',
+  resumeTimeoutMilliseconds: '--resume-timeout',
   stepTimeoutMilliseconds: '--step-timeout',
   timeoutMilliseconds: '--timeout',
   // As a daemon names them.
@@ -20,7 +22,9 @@ const options: Readonly<Record<string, string>> = {
   fused_modules: '--fused',
   has_draft_model: '--draft-model',
   memory_fraction: '--memory-fraction',
+  ready_timeout_seconds: '--ready-timeout',
   reset_cache: '--reset-cache',
+  resume_timeout_seconds: '--resume-timeout',
   step_timeout_seconds: '--step-timeout',
   timeout_seconds: '--timeout',
 };

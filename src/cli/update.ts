@@ -2,6 +2,7 @@ import { basename, resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
+import { explained } from '../actors/update/words.ts';
 import { readMetas } from '../checkpoint/metas.ts';
 import { Cluster, type Source, type UpdateOptions } from '../cluster/cluster.ts';
 import { defaultSocket } from '../daemon/default-socket.ts';
@@ -9,7 +10,7 @@ import { engineKinds, pauseOptions } from '../engines/engine-client.ts';
 import { AbortedError, asFailure, describe, UsageError } from '../errors.ts';
 import { summarize } from '../observe/summary.ts';
 import { chromeTrace } from '../observe/timeline.ts';
-import { parseBytes, parseSeconds } from '../units.ts';
+import { parseBytes } from '../units.ts';
 import { readAnswers } from './answers-file.ts';
 import { type DaemonArguments, isDaemonMeant, withDaemonOptions } from './daemon-arguments.ts';
 import { updateByDaemon } from './daemon-update.ts';
@@ -20,9 +21,10 @@ import { checkOutputFile } from './output-file.ts';
 import { rankCountOf } from './rank-arguments.ts';
 import { Reporter } from './reporter.ts';
 import { reworded, withFailureWritten, writeOutput, writeResult } from './result-file.ts';
+import { type TimeoutArguments, timeoutsOf, withTimeoutOptions } from './timeout-arguments.ts';
 import { refuseUnused } from './unused-options.ts';
 
-interface Options extends DaemonArguments, PlaceArguments {
+interface Options extends DaemonArguments, PlaceArguments, TimeoutArguments {
   readonly checkpoint?: string;
   readonly loadMetas?: string;
   readonly saveMetas?: string;
@@ -38,9 +40,6 @@ interface Options extends DaemonArguments, PlaceArguments {
   readonly bucket?: string;
   readonly fused?: readonly string[];
   readonly memoryFraction: string;
-  readonly timeout: string;
-  readonly stepTimeout?: string;
-  readonly connectTimeout?: string;
   readonly verify: 'arrived' | 'installed' | false;
   readonly answers?: string;
   readonly baseline?: string;
@@ -51,13 +50,10 @@ interface Options extends DaemonArguments, PlaceArguments {
 }
 
 export function updateCommand(): Command {
-  return withPlaceOptions(
-    withDaemonOptions(
-      new Command('update').description(
-        'Load a checkpoint and install it in a running engine; without --endpoint, in the instances of a daemon (weightcast serve). The environment variable WEIGHTCAST_ENGINE_API_KEY holds the API key of the engine, if it has one.',
-      ),
-    ),
-  )
+  const command = new Command('update').description(
+    'Load a checkpoint and install it in a running engine; without --endpoint, in the instances of a daemon (weightcast serve). The environment variable WEIGHTCAST_ENGINE_API_KEY holds the API key of the engine, if it has one.',
+  );
+  return withTimeoutOptions(withPlaceOptions(withDaemonOptions(command)))
     .option('--instance <names...>', 'instances of the daemon to update (default: all)')
     .option('--checkpoint <path>', "a safetensors file or a model's directory")
     .option(
@@ -94,9 +90,6 @@ export function updateCommand(): Command {
       'modules that the engine fuses within one call, comma-separated, for example a_proj,b_proj (DeepSeek, Kimi and GLM are known)',
     )
     .option('--memory-fraction <part>', 'part of the free device memory to use, above 0 and up to 1', '0.9')
-    .option('--timeout <seconds>', 'time limit of the update', '600')
-    .addOption(stepTimeoutOption())
-    .addOption(connectTimeoutOption())
     .addOption(verifyOption())
     .addOption(answersOption())
     .option('--no-verify', 'prove nothing')
@@ -121,20 +114,6 @@ function nameOption(): Option {
   return new Option(
     '--name <name>',
     'name of the checkpoint (default: its file name, or its name in the metas file); without --checkpoint, of one that the daemon has',
-  );
-}
-
-function stepTimeoutOption(): Option {
-  return new Option(
-    '--step-timeout <seconds>',
-    'time limit of one answer of an engine worker, which copies a bucket or processes the weights, and of a pause other than wait (default: 120, and one more per GB)',
-  );
-}
-
-function connectTimeoutOption(): Option {
-  return new Option(
-    '--connect-timeout <seconds>',
-    'when one engine worker has connected to its rank, time limit of the others (default: 60)',
   );
 }
 
@@ -217,10 +196,24 @@ async function updateAlone(
     writeResult(options.json, summary);
     writeOutput(options.timeline, () => JSON.stringify(chromeTrace(report.timelines)));
     if (options.saveMetas !== undefined) await stayReadable(cluster, name, options.saveMetas, signal);
+  } catch (error) {
+    throw await atTheEnd(cluster, error);
   } finally {
     reporter.end();
     await cluster.stop();
   }
+}
+
+/** The error of an update whose cluster ends with the command, and with what became of the engine that it had paused. */
+async function atTheEnd(cluster: Cluster, thrown: unknown): Promise<unknown> {
+  const ended = await cluster.stop().catch(asFailure);
+  const { instances } = asFailure(thrown);
+  const isPaused = instances?.some(({ paused, outcome }) => paused && outcome !== 'broken') ?? false;
+  if (ended instanceof Error || (!isPaused && ended.engines.length === 0)) return thrown;
+  const isResumed = ended.engines.length === 0;
+  const words = isResumed ? ['the cluster has ended, and the engine is resumed'] : ended.engines;
+  const now = isResumed ? instances?.map((one) => ({ ...one, paused: false })) : instances;
+  return reworded(explained(asFailure(thrown), words), { ...(now !== undefined && { instances: now }) });
 }
 
 function outputsOf({ json, timeline, saveMetas }: Options) {
@@ -313,13 +306,7 @@ function updateOptionsOf(options: Options): UpdateOptions {
     verify: verifyOf(options),
     ...(options.acceptUnproven && { acceptUnproven: true }),
     ...(!options.parts && { parts: false }),
-    timeoutMilliseconds: parseSeconds(options.timeout, '--timeout'),
-    ...(options.stepTimeout !== undefined && {
-      stepTimeoutMilliseconds: parseSeconds(options.stepTimeout, '--step-timeout'),
-    }),
-    ...(options.connectTimeout !== undefined && {
-      connectTimeoutMilliseconds: parseSeconds(options.connectTimeout, '--connect-timeout'),
-    }),
+    ...timeoutsOf(options),
     ...(options.bucket === undefined ? {} : { bucketBytes: parseBytes(options.bucket, '--bucket') }),
     ...(options.fused && { fusedModules: options.fused.map(fusedOf) }),
   };

@@ -15,7 +15,7 @@ import { escapeControls } from '../checkpoint/printable.ts';
 import { UsageError } from '../errors.ts';
 import { writeSecret } from '../secret-file.ts';
 import { askUpdate } from './ask-update.ts';
-import { ClusterConnection } from './connection.ts';
+import { ClusterConnection, type StopReport } from './connection.ts';
 import { askMetas, registerMetas } from './foreign-checkpoints.ts';
 import { checkForm, registerOptions, source as sourceForm, updateOptions } from './inputs.ts';
 import { type ClusterOptions, checkOptions } from './options.ts';
@@ -23,6 +23,7 @@ import { ClusterTensors } from './tensors.ts';
 import { type UpdateOptions, updateRequestOf } from './update-options.ts';
 import { checkInstance } from './workers.ts';
 
+export type { StopReport } from './connection.ts';
 export type { UpdateOptions } from './update-options.ts';
 
 /**
@@ -45,12 +46,6 @@ export interface RegisterOptions {
 
 /** Each option has its form. */
 const updateForm = z.strictObject(updateOptions satisfies Record<keyof UpdateOptions, z.ZodType>);
-
-/** How a cluster has ended. */
-export interface StopReport {
-  /** Processes that did not end by themselves and had to be killed: `rank 3 on host node-2 (process 4711)`. */
-  readonly killed: readonly string[];
-}
 
 /**
  * A running weightcast cluster: a supervisor process, and one process per rank.
@@ -285,7 +280,7 @@ export class Cluster {
 
   async #stop(): Promise<StopReport> {
     try {
-      return { killed: await this.#connection.close() };
+      return await this.#connection.close();
     } finally {
       this.#tensors.close();
     }

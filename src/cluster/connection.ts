@@ -44,6 +44,14 @@ const lastWordsMilliseconds = 500;
 /** Ranks that have outlived their supervisor are ready in a second or two. */
 const readyMilliseconds = 10_000;
 
+/** How a cluster has ended. */
+export interface StopReport {
+  /** Processes that did not end by themselves and had to be killed: `rank 3 on host node-2 (process 4711)`. */
+  readonly killed: readonly string[];
+  /** What is to be said of engines that an update has left paused or broken: what became of each, and what to do about it. */
+  readonly engines: readonly string[];
+}
+
 /**
  * The supervisor's process, which starts and ends the rank processes, and this process's connection to it. When it dies
  * another one takes its place, to which the ranks go over, and which knows what was registered.
@@ -69,6 +77,8 @@ export class ClusterConnection {
   #life: SupervisorLife;
   /** Settles when another supervisor has taken over; null while there is one. */
   #replacing: Promise<void> | null = null;
+  /** How the last supervisor ended, or why its successor did not start. */
+  #loss = '';
   #hubChanged = () => {};
 
   private constructor(options: ClusterOptions, made: Made) {
@@ -77,7 +87,7 @@ export class ClusterConnection {
     this.#configuration = configurationOf(options, made);
     const instances = this.workers.take(options.instances);
     this.#instances = new Map(instances.map((instance) => [instance.name, instance]));
-    this.#engines = new LeftEngines(instances);
+    this.#engines = new LeftEngines(instances, this.#configuration.stopTimeoutMilliseconds);
     this.#onEvent = options.onSupervisor ?? (() => {});
     this.#agents = new LaunchedAgents(this.#configuration, made.hostKeys, (host, how) =>
       this.#life.process.send({ kind: 'agent-ended', host, how } satisfies OwnerReport),
@@ -178,8 +188,8 @@ export class ClusterConnection {
     return this.#life.ask(this.system, exchange, fields, deadlineMilliseconds);
   }
 
-  /** Aborts running work and ends all processes. Resolves with the names of those that had to be killed. */
-  async close(): Promise<readonly string[]> {
+  /** Aborts running work and ends all processes. */
+  async close(): Promise<StopReport> {
     this.#closing.abort(new AbortedError('the cluster is stopping'));
     await this.#replacing?.catch(() => {});
     const { stopTimeoutMilliseconds: milliseconds } = this.#configuration;
@@ -188,7 +198,8 @@ export class ClusterConnection {
     const { wasKilled } = await process.stop(milliseconds);
     // One that ends by itself has resumed those that answered.
     const isSaid = !isLost && !wasKilled;
-    for (const words of await this.#engines.settle(isSaid)) createLog('cluster').error({}, words);
+    const engines = await this.#engines.settle(isSaid);
+    for (const words of engines) createLog('cluster').error({}, words);
     // Ranks that no supervisor has ended.
     const [survivors, agents] = await Promise.all([
       endSurvivors(this.#directory.path, stopTimes(milliseconds).grace),
@@ -202,12 +213,8 @@ export class ClusterConnection {
       // What killed ranks of this machine's other hosts have left.
       sweepSharedMemory();
     }
-    return [
-      ...(wasKilled ? [`the supervisor (process ${process.pid})`] : []),
-      ...fate.killed,
-      ...survivors,
-      ...agents,
-    ];
+    const supervisor = wasKilled ? [`the supervisor (process ${process.pid})`] : [];
+    return { killed: [...supervisor, ...fate.killed, ...survivors, ...agents], engines };
   }
 
   async #connect(log: Logger): Promise<void> {
@@ -253,7 +260,9 @@ export class ClusterConnection {
     const { fate, process } = this.#life;
     const replace = () => {
       if (this.#closing.signal.aborted) return;
-      this.#onEvent({ state: 'lost', reason: asFailure(fate.lost.reason) });
+      const reason = asFailure(fate.lost.reason);
+      this.#loss = reason.message;
+      this.#onEvent({ state: 'lost', reason });
       // One that has failed says so before it has ended.
       this.#replacing = process.exited.then(() => this.#replace());
       this.#replacing.catch(() => {});
@@ -279,11 +288,9 @@ export class ClusterConnection {
         life.fate.lost.throwIfAborted();
         break;
       } catch (thrown) {
+        this.#loss = asFailure(thrown).message;
         if (!signal.aborted)
-          createLog('cluster').error(
-            { error: asFailure(thrown).message },
-            'another supervisor did not start',
-          );
+          createLog('cluster').error({ error: this.#loss }, 'another supervisor did not start');
         await life.process.stop(0);
       }
     }
@@ -312,9 +319,8 @@ export class ClusterConnection {
     const replacing = this.#replacing;
     if (this.#closing.signal.aborted) throw this.#closing.signal.reason;
     if (replacing === null || (await within(systemClock, milliseconds, replacing))) return;
-    const why = asFailure(this.#life.fate.failure ?? this.#life.fate.lost.reason).message;
     throw new NotReadyError(
-      `no supervisor has started yet in place of the one that died (${why}); try again`,
+      `no supervisor has started yet in place of the one that died (${this.#loss}); try again`,
     );
   }
 }

@@ -33,6 +33,8 @@ export const updateOptions = {
   timeoutMilliseconds: wait.optional(),
   stepTimeoutMilliseconds: wait.optional(),
   connectTimeoutMilliseconds: wait.optional(),
+  readyTimeoutMilliseconds: wait.optional(),
+  resumeTimeoutMilliseconds: wait.optional(),
   signal: z.instanceof(AbortSignal).optional(),
 };
 

@@ -1,16 +1,16 @@
 import type { Instance } from '../actors/protocol/instance.ts';
 import type { InstanceStatus } from '../actors/protocol/status-values.ts';
-import { brokenWords, stuckWords } from '../actors/update/words.ts';
-import { type CallOptions, type EngineClient, engineOf } from '../engines/engine-client.ts';
+import { brokenWords, lateWords, stuckWords } from '../actors/update/words.ts';
+import { type EngineClient, engineOf } from '../engines/engine-client.ts';
 import { createEngineClient } from '../engines/engine-options.ts';
 import { asFailure } from '../errors.ts';
 import { systemClock } from '../native-bridge/clock.ts';
 
-/** Of each engine, for all that is tried. */
-const resumeMilliseconds = 10_000;
+/** Parts of the time that the cluster's end may take: of each engine, for all that is tried. */
+const resumePart = 1 / 6;
 /** A pause that the supervisor was still asking for may take effect after its death: for so long it is looked after. */
-const lateMilliseconds = 2_000;
-const pollMilliseconds = 500;
+const latePart = 1 / 30;
+const polls = 4;
 
 /**
  * What is known of the cluster's engines, as the supervisor says it before they can hear of it: enough to put them right
@@ -19,8 +19,13 @@ const pollMilliseconds = 500;
 export class LeftEngines {
   readonly #options = new Map<string, Instance>();
   readonly #statuses = new Map<string, InstanceStatus>();
+  /** Those that were asked to pause, and have not answered. */
+  readonly #mayStillPause = new Set<string>();
+  readonly #stopMilliseconds: number;
 
-  constructor(instances: readonly Instance[]) {
+  /** `stopMilliseconds`: how long the cluster's end may take. */
+  constructor(instances: readonly Instance[], stopMilliseconds: number) {
+    this.#stopMilliseconds = stopMilliseconds;
     for (const instance of instances) this.joins(instance);
   }
 
@@ -28,14 +33,18 @@ export class LeftEngines {
     this.#options.set(instance.name, instance);
   }
 
-  note(instance: InstanceStatus): void {
-    this.#statuses.set(instance.name, instance);
+  note(instance: InstanceStatus, mayStillPause: boolean): void {
+    const { name } = instance;
+    this.#statuses.set(name, instance);
+    if (mayStillPause) this.#mayStillPause.add(name);
+    else this.#mayStillPause.delete(name);
   }
 
   /** It is no longer the cluster's, and so not to be resumed by it. */
   left(name: string): void {
     this.#options.delete(name);
     this.#statuses.delete(name);
+    this.#mayStillPause.delete(name);
   }
 
   /**
@@ -54,11 +63,13 @@ export class LeftEngines {
     const options = this.#options.get(name);
     const instance = { ...status, engine: engineOf(options ?? {}) };
     if (isBroken(status)) return brokenWords(instance, isPaused);
-    if (!isPaused || options === undefined) return null;
+    const mayStillPause = this.#mayStillPause.has(name);
+    if (!isPaused || options === undefined) return mayStillPause ? lateWords(instance) : null;
     const client = createEngineClient(options, systemClock);
     try {
-      await resume(client);
-      this.note({ ...status, isPaused: false });
+      await this.#resume(client);
+      this.note({ ...status, isPaused: false }, mayStillPause);
+      if (mayStillPause) return lateWords(instance);
       return `instance ${name} was paused, and is resumed with the weights that it had`;
     } catch (thrown) {
       return stuckWords(instance, asFailure(thrown));
@@ -66,25 +77,22 @@ export class LeftEngines {
       await client.close();
     }
   }
+
+  async #resume(client: EngineClient): Promise<void> {
+    const timeoutMilliseconds = Math.ceil(resumePart * this.#stopMilliseconds);
+    const options = { timeoutMilliseconds, signal: AbortSignal.timeout(timeoutMilliseconds) };
+    await client.resume(options);
+    for (let poll = 0; poll < polls; poll += 1) {
+      await new Promise((wake) => setTimeout(wake, (latePart * this.#stopMilliseconds) / polls));
+      const { isPaused } = await client.state(options);
+      // An engine that cannot be asked is resumed once more: that changes nothing if it runs.
+      if (isPaused !== false) await client.resume(options);
+      if (isPaused === null) return;
+    }
+  }
 }
 
 /** Nobody knows what the workers of one that was being updated got. */
 function isBroken({ state }: InstanceStatus): boolean {
   return state === 'broken' || state === 'updating';
-}
-
-async function resume(client: EngineClient): Promise<void> {
-  const options = callOptions();
-  await client.resume(options);
-  for (let waited = 0; waited < lateMilliseconds; waited += pollMilliseconds) {
-    await new Promise((wake) => setTimeout(wake, pollMilliseconds));
-    const { isPaused } = await client.state(options);
-    // An engine that cannot be asked is resumed once more: that changes nothing if it runs.
-    if (isPaused !== false) await client.resume(options);
-    if (isPaused === null) return;
-  }
-}
-
-function callOptions(): CallOptions {
-  return { timeoutMilliseconds: resumeMilliseconds, signal: AbortSignal.timeout(resumeMilliseconds) };
 }

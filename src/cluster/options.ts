@@ -4,6 +4,7 @@ import { ranksOf } from '../actors/protocol/instance.ts';
 import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import type { Progress } from '../actors/protocol/status-values.ts';
 import { escapeControls } from '../checkpoint/printable.ts';
+import { workerUsers } from '../engines/worker-link/worker-users.ts';
 import { UsageError } from '../errors.ts';
 import { checkFaults } from '../faults/faults.ts';
 import { type HostOptions, hostOptions } from '../processes/configuration.ts';
@@ -98,6 +99,7 @@ export function checkOptions(options: ClusterOptions): void {
   checkRanks(ranks, instances);
   // What its processes would end of.
   limitsOf(process.env);
+  workerUsers(process.env);
   checkFaults(process.env);
 }
 

@@ -67,7 +67,7 @@ export class SupervisorFate {
       for (const check of this.#waiting) check();
     }
     if (data?.kind === 'agent') this.#agents.need(data.host, data.endpoint, data.isLost);
-    if (data?.kind === 'instance') this.#engines.note(data.instance);
+    if (data?.kind === 'instance') this.#engines.note(data.instance, data.mayStillPause);
     if (data?.kind === 'stopped') this.#killed = data.killed;
     if (data?.kind !== 'failed') return;
     this.#failure = fromWire(data.error);

@@ -61,6 +61,18 @@ export interface UpdateOptions {
    * instance fails, unchanged: no worker gets weights before all are there. Default: 60,000.
    */
   readonly connectTimeoutMilliseconds?: number;
+  /**
+   * How long an engine that is down, or does not answer, when the update begins is waited for: it may be starting. Others that
+   * are ready are updated meanwhile. Default: two minutes, or a fifth of the update's time if that is longer, and at most half of it
+   * where several instances are updated.
+   */
+  readonly readyTimeoutMilliseconds?: number;
+  /**
+   * How long the update waits for an engine to resume. Then it answers that the engine is paused, and the cluster goes on
+   * trying. Default: what the update has left of its time, at least 5,000, and at most `stepTimeoutMilliseconds`; 750 for an
+   * instance that was not updated.
+   */
+  readonly resumeTimeoutMilliseconds?: number;
   /** Aborts the update: it rejects with `AbortedError`, and engines that are whole are resumed. */
   readonly signal?: AbortSignal;
 }
@@ -82,5 +94,7 @@ export function updateRequestOf(options: UpdateOptions, timeoutMilliseconds: num
     timeoutMilliseconds,
     stepTimeoutMilliseconds: options.stepTimeoutMilliseconds,
     connectTimeoutMilliseconds: options.connectTimeoutMilliseconds,
+    readyTimeoutMilliseconds: options.readyTimeoutMilliseconds,
+    resumeTimeoutMilliseconds: options.resumeTimeoutMilliseconds,
   };
 }

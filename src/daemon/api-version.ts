@@ -1,7 +1,7 @@
 import { UsageError } from '../errors.ts';
 
 /** Of what clients and daemon say to each other. It grows when one of them would misunderstand the other. */
-export const apiVersion = 1;
+export const apiVersion = 2;
 export const apiHeader = 'weightcast-api';
 
 /** Clients one version apart work. Throws `UsageError` for others; a client that does not say is taken as it is. */

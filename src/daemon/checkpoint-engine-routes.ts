@@ -1,5 +1,4 @@
 import type * as z from 'zod';
-import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import { UsageError } from '../errors.ts';
 import { type Route, route } from './route.ts';
 import * as schemas from './schemas.ts';
@@ -139,13 +138,18 @@ async function instancesOf(service: Service, body: UpdateBody): Promise<string[]
   return names;
 }
 
+/** Of the route that updates it, the last part of the path. */
+function endpointOf({ origin, pathname }: URL): string {
+  return origin + pathname.replace(/\/[^/]*\/?$/, '');
+}
+
 /** The instance with the engine that a body names; added if there is none. */
 async function engineOf(
   service: Service,
   { update_url, uds, ranks: chosen, inference_group_ranks }: UpdateBody,
 ): Promise<string> {
   if (update_url !== null && !URL.canParse(update_url)) throw new UsageError('update_url is no URL');
-  const endpoint = uds === null ? new URL(update_url!).origin : `unix:${uds}`;
+  const endpoint = uds === null ? endpointOf(new URL(update_url!)) : `unix:${uds}`;
   const known = service.instances.withEndpoint(endpoint);
   if (known !== null) return known;
   const engine = { name: endpoint, endpoint, link: 'checkpoint-engine' } as const;
@@ -156,7 +160,6 @@ async function engineOf(
     throw new UsageError(
       `no instance has the engine ${endpoint}, which does not say how many workers it has; add it first, or give its ranks as inference_group_ranks`,
     );
-  const instance: InstanceOptions = { ...engine, ranks: ranks ?? [...Array(count).keys()] };
-  await service.add(instance);
+  await service.add({ ...engine, ...(ranks === null ? { workerCount: count } : { ranks }) });
   return endpoint;
 }

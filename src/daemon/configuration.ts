@@ -5,7 +5,7 @@ import type { HostOptions } from '../processes/configuration.ts';
 import { deviceOptions } from '../processes/devices.ts';
 import { issueOf } from '../schema-issue.ts';
 import { readText } from '../text-file.ts';
-import { instanceBody } from './schemas.ts';
+import { instanceBody } from './instance-schema.ts';
 import { fromWireNames } from './wire-names.ts';
 
 /** The file of `weightcast serve --config`: JSON, with names as in the HTTP API. */

@@ -66,7 +66,7 @@ export class Daemon {
       ends.push(() => service.stop());
       const { stopRequested, requestStop } = stopRequest();
       const streams = new EventStreams(service.events);
-      const sessions = new Sessions(service.shared);
+      const sessions = new Sessions(service.shared, (id) => void service.sessionEnded(id));
       const facts = { version: options.version, startedAt: new Date().toISOString() };
       const overTcp = new WeakSet<IncomingMessage>();
       const limit = new ConnectionLimit();

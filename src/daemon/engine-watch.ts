@@ -2,7 +2,6 @@ import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import { workerCount } from '../cluster/workers.ts';
 import type { EngineClient, ReportedState } from '../engines/engine-client.ts';
 import { createEngineClient } from '../engines/engine-options.ts';
-import { contradiction } from '../engines/workers-said.ts';
 import { sizeRefusal } from '../engines/world-size.ts';
 import { AbortedError, DeadlineError, describe, UsageError } from '../errors.ts';
 import { systemClock } from '../native-bridge/clock.ts';
@@ -80,13 +79,11 @@ export class EngineWatch {
     }
   }
 
-  /** Why an engine is not as its instance is said to be, which serves this version and is not paused; null if it is. */
-  async problem(options: InstanceOptions, version: string): Promise<string | null> {
+  /** Why an engine is not as its instance is said to be, which serves and is not paused; null if it is. */
+  async problem(options: InstanceOptions): Promise<string | null> {
     const said = await this.#ask(options);
     if (said === null) return null;
     if (typeof said === 'string') return said;
-    const other = contradiction(version, said.version, null);
-    if (other !== null) return other;
     if (said.isPaused === true || said.isSleeping === true)
       return `its engine was ${said.isPaused === true ? 'paused' : 'put to sleep'} by someone else`;
     return null;

@@ -1,5 +1,6 @@
 import { asFailure, toWire, UsageError, type WeightcastError, type WireError } from '../errors.ts';
-import { instanceBody, proofs, registerBody, updateBody } from './schemas.ts';
+import { instanceBody } from './instance-schema.ts';
+import { proofs, registerBody, updateBody } from './schemas.ts';
 import { fromWireName } from './wire-names.ts';
 
 /** By code; others are 500. Deadlines of engines, memory of devices and so on are nothing that the client did wrong. */

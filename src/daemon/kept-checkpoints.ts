@@ -1,10 +1,9 @@
 import type { CheckpointStatus } from '../actors/protocol/checkpoint-values.ts';
 import { deadlines } from '../actors/protocol/deadlines.ts';
 import type { Progress } from '../actors/protocol/status-values.ts';
-import { decodeManifest, type Manifest } from '../checkpoint/manifest.ts';
-import { readMetas } from '../checkpoint/metas.ts';
+import { isOnDevice } from '../checkpoint/file-identity.ts';
 import { LastOpened, openCheckpoint } from '../checkpoint/source.ts';
-import type { Cluster, RegisterOptions } from '../cluster/cluster.ts';
+import type { Cluster } from '../cluster/cluster.ts';
 import {
   BusyError,
   CheckpointError,
@@ -19,6 +18,14 @@ import { ProgressSum } from '../observe/progress-bar.ts';
 import type { FileRoots } from './access.ts';
 import type { ClusterKeeper } from './cluster-keeper.ts';
 import type { EventHub } from './event-hub.ts';
+import {
+  type CheckpointView,
+  type Kept,
+  manifestOf,
+  pathsOf,
+  type Registration,
+  viewOf,
+} from './kept-checkpoint.ts';
 import type { SharedFiles } from './shared-files.ts';
 
 /** More are a mistake: a trainer keeps two or three. */
@@ -26,46 +33,11 @@ const mostCheckpoints = 1_024;
 /** Between two tries to load while a client registers something else. */
 const busyMilliseconds = 100;
 
+const endedWithTrainer =
+  'it was in the memory of a device, and has ended with its trainer; publish without on_device what has to outlive it';
+
 /** Between two events of progress. */
 const progressMilliseconds = 200;
-
-export interface Registration extends RegisterOptions {
-  readonly name: string;
-  /** A directory or file, a list of files, or a metas file. */
-  readonly source: string | readonly string[] | { readonly metas: string };
-  /** Nobody comes back to it: it goes when another one comes that is so too, unless an instance serves it. */
-  readonly temporary?: boolean;
-  /** What its client calls this content. */
-  readonly version?: string;
-  /** What it was for the daemon before this one, and has to be. */
-  readonly digest?: string | null;
-}
-
-/** A checkpoint as clients see it. `waiting`: it is loaded when the first instance joins, whose ranks hold it. */
-export interface CheckpointView {
-  readonly name: string;
-  readonly version: string | null;
-  readonly state: 'waiting' | 'loaded' | 'failed';
-  readonly digest: string | null;
-  readonly tensors: number;
-  readonly bytes: number;
-  readonly seconds: number | null;
-  /** Why it could not be loaded again; null in other states. */
-  readonly problem: string | null;
-}
-
-interface Kept {
-  readonly registration: Registration;
-  /** Those of its files that are the daemon's. */
-  readonly owned: readonly string[];
-  readonly tensors: number;
-  readonly bytes: number;
-  /** What it was the last time that it was loaded. */
-  digest: string | null;
-  /** Null while no rank holds it. */
-  status: CheckpointStatus | null;
-  problem: string | null;
-}
 
 /** The checkpoints of a daemon: what is loaded, and where from, so that it can be loaded again. */
 export class KeptCheckpoints {
@@ -143,6 +115,10 @@ export class KeptCheckpoints {
     }
     this.#arriving.delete(arriving);
     this.#note();
+    if (this.#hasEnded(kept)) {
+      void this.dropEnded();
+      throw new CheckpointError(`checkpoint ${name}: ${endedWithTrainer}`);
+    }
     await this.#giveBack((before?.owned ?? []).filter((path) => !owned.includes(path)));
     this.#tell(kept);
     return viewOf(kept);
@@ -156,6 +132,33 @@ export class KeptCheckpoints {
     this.#note();
     await this.#giveBack(kept.owned);
     this.#events.tell({ type: 'checkpoint', checkpoint: name, state: 'unregistered' });
+  }
+
+  /** Unregisters what was in the memory of devices, and has ended with its trainer. Never rejects. */
+  async dropEnded(): Promise<void> {
+    await Promise.all(
+      [...this.#kept.values()].filter((kept) => this.#hasEnded(kept)).map((kept) => this.#drop(kept)),
+    );
+  }
+
+  /** Nobody begins to read it from here on; who reads it now fails as soon as its files are gone. */
+  async #drop(kept: Kept): Promise<void> {
+    const { name } = kept.registration;
+    kept.problem = endedWithTrainer;
+    await this.#shared.remove(kept.owned);
+    const end = performance.now() + deadlines.load;
+    while (this.#kept.get(name) === kept && performance.now() < end) {
+      try {
+        await this.unregister(name);
+      } catch (error) {
+        if (!mayPass(error) || this.#keeper.state === 'stopping') return;
+        await new Promise((wake) => setTimeout(wake, busyMilliseconds));
+      }
+    }
+  }
+
+  #hasEnded({ owned }: Kept): boolean {
+    return owned.some((path) => isOnDevice(path) && !this.#shared.isInSession(path));
   }
 
   /** The content of a metas file. Rejects with `NotFoundError`, and as `Cluster.metas`. */
@@ -194,7 +197,8 @@ export class KeptCheckpoints {
   }
 
   #note(): void {
-    const noted = [...this.#kept.values()].map(({ registration: { name, version }, digest, owned }) => {
+    const lasting = [...this.#kept.values()].filter(({ owned }) => !owned.some(isOnDevice));
+    const noted = lasting.map(({ registration: { name, version }, digest, owned }) => {
       return { name, digest, ...(version !== undefined && { version }), owned };
     });
     this.#shared.note(noted);
@@ -323,27 +327,4 @@ export class KeptCheckpoints {
     if (kept === undefined) throw new NotFoundError(`the daemon has no checkpoint ${name}`);
     return kept;
   }
-}
-
-function pathsOf(source: Registration['source']): readonly string[] {
-  if (typeof source === 'string') return [source];
-  return 'metas' in source ? [source.metas] : source;
-}
-
-async function manifestOf(metas: string): Promise<Manifest> {
-  return decodeManifest((await readMetas(metas)).manifest);
-}
-
-function viewOf({ registration, status, problem, digest, tensors, bytes }: Kept): CheckpointView {
-  const state = problem !== null ? 'failed' : status === null ? 'waiting' : 'loaded';
-  return {
-    name: registration.name,
-    version: registration.version ?? null,
-    state,
-    digest,
-    tensors,
-    bytes,
-    seconds: status?.seconds ?? null,
-    problem,
-  };
 }

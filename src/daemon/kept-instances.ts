@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
-import type { InstanceOptions, WorkerOptions } from '../actors/protocol/instance-options.ts';
+import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import type { ClusterStatus, InstanceStatus } from '../actors/protocol/status-values.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
 import { isHere, workersOf } from '../cluster/workers.ts';
@@ -8,6 +8,11 @@ import type { EngineList } from './access.ts';
 import type { ClusterKeeper } from './cluster-keeper.ts';
 import type { EngineWatch } from './engine-watch.ts';
 import type { EventHub } from './event-hub.ts';
+
+/** `workerCount`, in place of ranks: so many, the lowest numbers in a row that nobody has. */
+export interface NewInstance extends InstanceOptions {
+  readonly workerCount?: number;
+}
 
 /** An instance as clients see it. */
 export type InstanceView = InstanceStatus;
@@ -92,14 +97,15 @@ export class KeptInstances {
    * Does nothing if it is there, with these options. An engine that does not run yet is asked in the first update. Rejects
    * with `AccessError`, and as `EngineWatch.check` and `Cluster.addInstance`.
    */
-  async add(given: InstanceOptions): Promise<void> {
-    const options = onOwnDevices(given, workersOf(given));
-    this.#engines.check(options.endpoint);
-    const { name } = options;
+  async add(given: NewInstance): Promise<void> {
+    const { name, endpoint } = given;
+    this.#engines.check(endpoint);
     // One of that name that is just leaving is in nobody's way.
     await this.#removing.get(name)?.catch(() => {});
     const adding = this.#adding.get(name);
     const before = this.#kept.get(name) ?? adding;
+    // From here on to where it is noted nothing is waited for: of two that come at once each gets ranks of its own.
+    const options = onOwnDevices(this.#numbered(given, before?.options));
     if (before !== undefined) {
       // Who was told to try again, or gave up waiting, has added it already, or is still adding it.
       if (isDeepStrictEqual(before.options, options)) return adding?.added;
@@ -108,6 +114,21 @@ export class KeptInstances {
     const added = this.#add(options).finally(() => this.#adding.delete(name));
     this.#adding.set(name, { options, added });
     return added;
+  }
+
+  /** `before`: the instance of that name, which keeps its ranks. Throws `UsageError`. */
+  #numbered({ workerCount, ...instance }: NewInstance, before: InstanceOptions | undefined): InstanceOptions {
+    if (workerCount === undefined) return instance;
+    if (instance.ranks !== undefined || instance.workers !== undefined)
+      throw new UsageError(
+        `instance ${instance.name}: worker_count stands in place of ranks and workers; give one of them`,
+      );
+    const own = before === undefined ? [] : ranksAskedFor(before);
+    if (own.length === workerCount) return { ...instance, ranks: own };
+    const present = [...this.#kept.values(), ...this.#adding.values()];
+    const taken = new Set(present.flatMap(({ options }) => ranksAskedFor(options)));
+    for (const { ranks } of this.#kept.values()) for (const rank of ranks) taken.add(rank);
+    return { ...instance, ranks: freeRun(taken, workerCount) };
   }
 
   async #add(options: InstanceOptions): Promise<void> {
@@ -167,7 +188,7 @@ export class KeptInstances {
     const asked = status.instances.map(async ({ name, state, isPaused, version }) => {
       const kept = this.#kept.get(name);
       if (kept === undefined || state !== 'serving' || isPaused || version === null) return [];
-      const problem = await this.#watch.problem(kept.options, `${version.checkpoint}@${version.digest}`);
+      const problem = await this.#watch.problem(kept.options);
       return problem === null ? [] : [[name, problem] as const];
     });
     return new Map((await Promise.all(asked)).flat());
@@ -186,14 +207,25 @@ export class KeptInstances {
   }
 }
 
+/** The lowest numbers in a row that are free: workers of one engine are on devices side by side. */
+function freeRun(taken: ReadonlySet<number>, count: number): number[] {
+  for (let first = 0; ; first += 1) {
+    const run = Array.from({ length: count }, (_, index) => first + index);
+    if (!run.some((rank) => taken.has(rank))) return run;
+  }
+}
+
+/** The numbers that it was given, not those that the cluster chose for devices. */
+function ranksAskedFor(instance: InstanceOptions): number[] {
+  return workersOf(instance).flatMap(({ ranks = [] }) => ranks);
+}
+
 /** Here rank n is on device n unless something else is said: which others have joined before has no say in it. */
-function onOwnDevices(
-  { ranks: _ranks, host: _host, devices: _devices, ...rest }: InstanceOptions,
-  workers: readonly WorkerOptions[],
-): InstanceOptions {
+function onOwnDevices(instance: InstanceOptions): InstanceOptions {
+  const { ranks: _ranks, host: _host, devices: _devices, ...rest } = instance;
   return {
     ...rest,
-    workers: workers.map((group) =>
+    workers: workersOf(instance).map((group) =>
       isHere(group.host) && group.devices === undefined ? { ...group, devices: group.ranks! } : group,
     ),
   };

@@ -3,7 +3,7 @@ import type { ClusterStatus } from '../actors/protocol/status-values.ts';
 import type { UpdateReport } from '../actors/protocol/update-values.ts';
 import type { WireError } from '../errors.ts';
 import { stageSeconds } from '../observe/timeline.ts';
-import type { CheckpointView } from './kept-checkpoints.ts';
+import type { CheckpointView } from './kept-checkpoint.ts';
 import type { InstanceView } from './kept-instances.ts';
 
 const updateBuckets = [0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300];

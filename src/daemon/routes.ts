@@ -1,11 +1,12 @@
 import type * as z from 'zod';
-import type { InstanceOptions } from '../actors/protocol/instance-options.ts';
 import type { UpdateOptions } from '../cluster/cluster.ts';
 import { type DaemonFacts, statusAnswerOf, updateAnswerOf } from './answers.ts';
+import { instanceBody } from './instance-schema.ts';
+import type { NewInstance } from './kept-instances.ts';
 import { type Route, route } from './route.ts';
 import * as schemas from './schemas.ts';
 import type { Service } from './service.ts';
-import { fromWireNames, toWireNames } from './wire-names.ts';
+import { fromWireNames, toWireNames, withMilliseconds } from './wire-names.ts';
 
 /** The daemon's own routes to what it keeps: checkpoints, instances, updates. */
 export function serviceRoutes(service: Service, facts: DaemonFacts): Route[] {
@@ -63,7 +64,7 @@ function instanceRoutes(service: Service, status: () => Promise<unknown>): Route
       method: 'POST',
       path: '/v1/instances',
       summary: 'Add an instance: start a rank for each of its workers.',
-      body: schemas.instanceBody,
+      body: instanceBody,
       answer: schemas.statusAnswer,
       handle: async ({ body }) => {
         await service.add(instanceOf(body));
@@ -146,31 +147,17 @@ function registrationOf(body: z.infer<typeof schemas.registerBody>) {
   };
 }
 
-function instanceOf(body: z.infer<typeof schemas.instanceBody>): InstanceOptions {
-  return fromWireNames(body) as InstanceOptions;
+function instanceOf(body: z.infer<typeof instanceBody>): NewInstance {
+  return fromWireNames(body) as NewInstance;
 }
 
 async function updateOptionsOf(
   body: z.infer<typeof schemas.updateBody>,
   { roots }: Service,
 ): Promise<UpdateOptions> {
-  const {
-    checkpoint: _,
-    wait: __,
-    timeout_seconds,
-    step_timeout_seconds,
-    connect_timeout_seconds,
-    ...options
-  } = body;
+  const { checkpoint: _, wait: __, ...options } = body;
   const { verify } = options;
   if (typeof verify === 'object' && verify.baseline !== undefined)
     options.verify = { ...verify, baseline: await roots.file(verify.baseline) };
-  return {
-    ...(fromWireNames(options) as UpdateOptions),
-    ...(timeout_seconds !== undefined && { timeoutMilliseconds: timeout_seconds * 1_000 }),
-    ...(step_timeout_seconds !== undefined && { stepTimeoutMilliseconds: step_timeout_seconds * 1_000 }),
-    ...(connect_timeout_seconds !== undefined && {
-      connectTimeoutMilliseconds: connect_timeout_seconds * 1_000,
-    }),
-  };
+  return withMilliseconds(fromWireNames(options) as object) as UpdateOptions;
 }

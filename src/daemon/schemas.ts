@@ -1,21 +1,15 @@
 import * as z from 'zod';
-import { name as text } from '../actors/protocol/values.ts';
-import { deviceUuid } from '../cluster/workers.ts';
-import { engineKinds, linkKinds, pauseOptions } from '../engines/engine-client.ts';
+import { name, rank } from './instance-schema.ts';
 
 /**
  * What the daemon is asked and what it answers, in JSON. The bodies of requests are checked by these schemas, and the
  * OpenAPI document is made of them. Unknown fields are refused, so that a misspelt option is not one that does nothing.
  */
 
-const name = text
-  .describe('Without control characters.')
-  // In a path clients take these for something else.
-  .refine((given) => given !== '.' && given !== '..', 'it is a directory, not a name');
 const path = z.string().min(1).max(4_096);
 const bytes = z.int().nonnegative();
 const seconds = z.number().positive().max(86_400);
-const rank = z.int().min(0).max(1_000_000);
+const time = (what: string) => seconds.optional().describe(what);
 const nullableText = z.string().nullable();
 
 export const registerBody = z
@@ -49,71 +43,6 @@ export const registerBody = z
 
 /** Of requests that have nothing to say. */
 export const emptyBody = z.strictObject({});
-
-const ranks = z.array(rank).min(1).max(1_024);
-const host = z.string().min(1).max(256);
-const devices = z
-  .array(
-    z.union([
-      z.int().min(0).max(1_000),
-      z.string().regex(deviceUuid).describe('UUID of a GPU: `GPU-…`, `MIG-…`.'),
-    ]),
-  )
-  .min(1)
-  .max(1_024);
-
-const workers = z.strictObject({
-  host: host.optional().describe("A host of the daemon's configuration. Default: this one."),
-  devices: devices.optional().describe('Of each worker on that host. Default: as of an instance.'),
-  ranks: ranks.optional().describe('Default: one for each of `devices`, the lowest that are free.'),
-});
-
-export const instanceBody = z.strictObject({
-  name,
-  endpoint: z
-    .string()
-    .min(1)
-    .max(2_048)
-    .describe('`http://host:port`, or `unix:/path`; on the list of engines.'),
-  workers: z
-    .array(workers)
-    .min(1)
-    .max(1_024)
-    .optional()
-    .describe(
-      'The workers of an engine that spans hosts, host by host in the order in which the engine numbers them; in place of `ranks`, `host` and `devices`.',
-    ),
-  ranks: ranks
-    .optional()
-    .describe(
-      "Ranks of the engine's workers, in their order; rank n is on device n. Default: one for each of `devices`, the lowest that are free.",
-    ),
-  host: host.optional().describe("A host of the daemon's configuration. Default: this one."),
-  devices: devices
-    .optional()
-    .describe(
-      "Each worker's device on its host: an index or a UUID. Default: here those of the ranks' numbers, on another host 0, 1, …",
-    ),
-  engine: z.enum(engineKinds).optional(),
-  link: z
-    .enum(linkKinds)
-    .optional()
-    .describe(
-      "Protocol of the engine's workers. Default: weightcast; an LMDeploy has checkpoint-engine only.",
-    ),
-  api_key: z
-    .string()
-    .min(1)
-    .max(4_096)
-    .optional()
-    .describe('Sent to the engine as a bearer token; in no answer.'),
-  pause: z
-    .enum(pauseOptions)
-    .optional()
-    .describe('How to pause the engine during updates. Default: not at all.'),
-  reset_cache: z.boolean().optional(),
-  has_draft_model: z.boolean().optional(),
-});
 
 const prompt = z.union([z.string().max(1 << 20), z.array(z.int().nonnegative()).max(1 << 18)]);
 const tolerance = z.number().positive().optional();
@@ -171,13 +100,13 @@ export const updateBody = z.strictObject({
     .describe(
       'Send each rank only what its engine worker keeps, where that is known. False: whole tensors. Default: true.',
     ),
-  timeout_seconds: seconds.optional().describe('Of the whole update. Default: 600.'),
-  step_timeout_seconds: seconds.optional().describe('Of one answer of an engine worker.'),
-  connect_timeout_seconds: seconds
-    .optional()
-    .describe(
-      'When one engine worker has connected to its rank, or their engine has answered, of the others. Default: 60.',
-    ),
+  timeout_seconds: time('Of the whole update. Default: 600.'),
+  step_timeout_seconds: time('Of one answer of an engine worker.'),
+  connect_timeout_seconds: time(
+    'When one engine worker has connected to its rank, or their engine has answered, of the others. Default: 60.',
+  ),
+  ready_timeout_seconds: time('Of an engine that is down, or starts, when the update begins.'),
+  resume_timeout_seconds: time('Of an engine that is to resume, as far as the update waits for it.'),
 });
 
 // ── checkpoint-engine ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -235,6 +164,9 @@ export const checkpointAnswer = z.object({
   bytes,
   seconds: z.number().nullable().describe('Duration of the registration.'),
   problem: nullableText,
+  on_device: z
+    .boolean()
+    .describe('In the memory of a device: only ranks there read it, and it ends with its trainer.'),
 });
 
 export const metasAnswer = z.object({

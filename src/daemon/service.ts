@@ -9,8 +9,9 @@ import { EngineList, FileRoots } from './access.ts';
 import { ClusterKeeper, type KeeperState } from './cluster-keeper.ts';
 import { EngineWatch } from './engine-watch.ts';
 import { EventHub } from './event-hub.ts';
-import { type CheckpointView, KeptCheckpoints, type Registration } from './kept-checkpoints.ts';
-import { type InstanceView, KeptInstances } from './kept-instances.ts';
+import type { CheckpointView, Registration } from './kept-checkpoint.ts';
+import { KeptCheckpoints } from './kept-checkpoints.ts';
+import { type InstanceView, KeptInstances, type NewInstance } from './kept-instances.ts';
 import { Metrics } from './metrics.ts';
 import { reasonsNotReady } from './readiness.ts';
 import { SharedFiles } from './shared-files.ts';
@@ -128,9 +129,15 @@ export class Service {
   }
 
   /** Resolves when its ranks are ready, and hold what was registered before there were ranks. */
-  async add(instance: InstanceOptions): Promise<void> {
+  async add(instance: NewInstance): Promise<void> {
     await this.instances.add(instance);
     await this.#keeper.use((cluster) => this.checkpoints.loadWaiting(cluster));
+  }
+
+  /** A client that wrote files is gone. Never rejects. */
+  async sessionEnded(id: string): Promise<void> {
+    await this.shared.closeSession(id);
+    await this.checkpoints.dropEnded();
   }
 
   async remove(name: string): Promise<void> {

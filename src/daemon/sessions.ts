@@ -13,10 +13,13 @@ const aliveMilliseconds = 15_000;
  */
 export class Sessions {
   readonly #shared: SharedFiles;
+  readonly #onEnd: (session: string) => void;
   readonly #open = new Set<ServerResponse>();
 
-  constructor(shared: SharedFiles) {
+  /** `onEnd`: is told the session of a client that is gone. */
+  constructor(shared: SharedFiles, onEnd: (session: string) => void) {
     this.#shared = shared;
+    this.#onEnd = onEnd;
   }
 
   /** Answers with one event, and then with nothing until the client goes or the daemon ends. Throws `OverloadedError`. */
@@ -32,7 +35,7 @@ export class Sessions {
     response.once('close', () => {
       clearInterval(alive);
       this.#open.delete(response);
-      void this.#shared.closeSession(id);
+      this.#onEnd(id);
     });
   }
 

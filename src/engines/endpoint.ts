@@ -23,13 +23,26 @@ export function checkAddress(endpoint: string, apiKey?: string): void {
     throw new UsageError(
       `invalid endpoint at ${url.host}: a user and a password in it are not sent; use apiKey`,
     );
-  const isOrigin =
+  const isBase =
     url !== null &&
-    // A URL leaves out white space, and takes a backslash for a slash: then the endpoint is not what it looks like.
+    // A URL leaves out white space, takes a backslash for a slash, and "a/.." for nothing: then the endpoint is not what it
+    // looks like.
     /^[\x21-\x5b\x5d-\x7e]+$/.test(endpoint) &&
     /^https?:$/.test(url.protocol) &&
-    url.pathname === '/' &&
+    (endpoint.replace(/^[^/]*\/\/[^/]*/, '') || '/') === url.pathname &&
+    !url.pathname.includes('//') &&
     url.search === '' &&
     url.hash === '';
-  if (!isOrigin) throw new UsageError(`invalid endpoint "${endpoint}": use http://host:port or unix:/path`);
+  const which = `invalid endpoint "${endpoint}"`;
+  if (!isBase)
+    throw new UsageError(`${which}: use http://host:port, http://host/prefix of a proxy, or unix:/path`);
+  // Of OpenAI's clients. The routes that update an engine are beside it.
+  if (/\/v1\/?$/.test(url.pathname)) throw new UsageError(`${which}: leave the /v1 at its end out`);
+}
+
+/** Where requests go: the origin of the endpoint, and what stands before each route's path. */
+export function baseOf(endpoint: string): { readonly origin: string; readonly prefix: string } {
+  if (socketPathOf(endpoint) !== null) return { origin: 'http://localhost', prefix: '' };
+  const { origin, pathname } = new URL(endpoint);
+  return { origin, prefix: pathname.replace(/\/$/, '') };
 }

@@ -1,7 +1,7 @@
 import { Agent, type Dispatcher } from 'undici';
 import { AbortedError, DeadlineError, describe, EngineError, type WeightcastError } from '../errors.ts';
 import type { Clock, Logger } from '../ports.ts';
-import { checkAddress, socketPathOf } from './endpoint.ts';
+import { baseOf, checkAddress, socketPathOf } from './endpoint.ts';
 import { type EngineAnswer, EngineRefusal, isSuccess, parseObject, refusalOf } from './engine-answer.ts';
 import type { CallOptions, Readiness } from './engine-client.ts';
 
@@ -11,13 +11,15 @@ const pollMilliseconds = 200;
 const readyMilliseconds = 5_000;
 /** An engine that does not say what it knows of itself within this time does not know it. */
 const questionMilliseconds = 5_000;
+/** How long a connection waits for the next request of the same update. Servers that close theirs sooner announce it. */
+const reuseMilliseconds = 500;
 /** Answers are error messages or short lists; the rest of a longer one, which may have no end, is not read. */
 const maxAnswerBytes = 1 << 20;
 /** Answers that are asked for because of what is in them: log-probabilities of a prompt. */
 const maxObjectBytes = 1 << 24;
 
 export interface EngineHttpOptions {
-  /** `http://host:port`, `https://…`, or `unix:/path/of/socket`. */
+  /** `http://host:port`, `https://…`, with the prefix of a proxy, or `unix:/path/of/socket`. */
   readonly endpoint: string;
   readonly clock: Clock;
   /** Sent as a bearer token. */
@@ -41,7 +43,7 @@ interface Request {
 export class EngineHttp {
   readonly endpoint: string;
   readonly #clock: Clock;
-  readonly #origin: string;
+  readonly #base: ReturnType<typeof baseOf>;
   readonly #agent: Agent;
   readonly #headers: Readonly<Record<string, string>>;
   readonly #log: Logger | null;
@@ -53,14 +55,15 @@ export class EngineHttp {
     this.#clock = clock;
     this.#log = log ?? null;
     const socketPath = socketPathOf(endpoint);
-    this.#origin = socketPath === null ? new URL(endpoint).origin : 'http://localhost';
+    this.#base = baseOf(endpoint);
     this.#headers = apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` };
     this.#agent = new Agent({
-      // The caller sets the timeout. Connections are not reused: by the next request, an update later, the engine may
-      // just be closing them.
+      // The caller sets the timeout. An update asks much at once, and connecting costs more than a question. By the next
+      // update the engine may just be closing a connection, so none is kept for it.
       headersTimeout: 0,
       bodyTimeout: 0,
-      pipelining: 0,
+      keepAliveTimeout: reuseMilliseconds,
+      keepAliveMaxTimeout: reuseMilliseconds,
       connect: { timeout: 0, ...(socketPath !== null && { socketPath }) },
     });
   }
@@ -218,7 +221,8 @@ export class EngineHttp {
       ...(body !== null && { 'content-type': 'application/json' }),
       ...request.headers,
     };
-    const sent: Dispatcher.RequestOptions = { origin: this.#origin, path, method, headers, signal };
+    const { origin, prefix } = this.#base;
+    const sent: Dispatcher.RequestOptions = { origin, path: prefix + path, method, headers, signal };
     if (body !== null) sent.body = JSON.stringify(body);
     const response = await this.#agent.request(sent);
     const chunks: Buffer[] = [];

@@ -17,7 +17,7 @@ import { VllmClient } from './vllm.ts';
 
 /** How to talk to one inference engine. */
 export interface EngineOptions {
-  /** `http://host:port`, `https://…`, or `unix:/path/of/socket`. */
+  /** `http://host:port`, `https://…`, with the prefix of a proxy, or `unix:/path/of/socket`. */
   readonly endpoint: string;
   /** Default: `vllm`. */
   readonly engine?: EngineKind;

@@ -1,3 +1,4 @@
+import * as z from 'zod';
 import { EngineError } from '../errors.ts';
 import { EngineRefusal } from './engine-answer.ts';
 import type { CallOptions } from './engine-client.ts';
@@ -12,11 +13,43 @@ import { checkProtocol, onlyProtocol, type WorkersSaid, workersOf } from './work
  */
 const engineSlackSeconds = 60;
 
+/** What vLLM's configuration says of its workers (`GET /server_info?config_format=json`, vLLM 0.11 and later). */
+const configuration = z.object({
+  vllm_config: z.object({
+    parallel_config: z.object({ worker_extension_cls: z.string() }),
+    weight_transfer_config: z.object({ backend: z.string() }).nullish(),
+  }),
+});
+
+/** Of checkpoint-engine, `checkpoint_engine.worker.VllmColocateWorkerExtension`. */
+const foreignExtension = /^checkpoint_engine\./;
+
 /**
- * Asks what all workers answer, whether weightcast is the engine's worker extension or its weight-transfer engine. Of a call
- * that fails in several workers, vLLM takes the answer of the first one, and finds those of the others in the next call. That
- * is why the question is asked again where it fails: an earlier call may have failed. Rejects with `EngineError` if they speak
- * a version that is not understood, and as `EngineHttp.call` does.
+ * Rejects with `EngineError` where the engine's configuration says that its workers have nothing of weightcast: then they are
+ * to be asked nothing. In several workers the question fails, of which vLLM takes the answer of the first one, and finds those
+ * of the others in its next calls, until it is started again.
+ */
+export async function refuseWithoutWeightcast(http: EngineHttp, options: CallOptions): Promise<void> {
+  const said = configuration.safeParse(await http.said('/server_info?config_format=json', options)).data;
+  if (said === undefined) return;
+  const { parallel_config, weight_transfer_config } = said.vllm_config;
+  const extension = parallel_config.worker_extension_cls;
+  if (weight_transfer_config?.backend === 'weightcast') return;
+  const engine = `the workers of engine ${http.endpoint}`;
+  if (foreignExtension.test(extension))
+    throw new EngineError(
+      `${engine} are those of checkpoint-engine (${extension}): set link "checkpoint-engine" (--link checkpoint-engine)`,
+    );
+  if (extension === '')
+    throw new EngineError(
+      `${engine} have nothing of weightcast: start it with --weight-transfer-config '{"backend": "weightcast"}', or with --worker-extension-cls weightcast.worker.VllmWorkerExtension`,
+    );
+}
+
+/**
+ * Asks what all workers answer, whether weightcast is the engine's worker extension or its weight-transfer engine. The question
+ * is asked again where it fails: another call may have left its failure. Rejects with `EngineError` if they speak a version
+ * that is not understood, and as `EngineHttp.call` does.
  */
 export async function askWorkers(http: EngineHttp, options: CallOptions): Promise<WorkersSaid> {
   const results = (await protocolAnswers(http, options)) ?? (await protocolAnswers(http, options)) ?? [];

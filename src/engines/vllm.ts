@@ -1,5 +1,5 @@
 import { EngineError } from '../errors.ts';
-import { isCount } from './engine-answer.ts';
+import { EngineRefusal, isCount } from './engine-answer.ts';
 import type {
   CallOptions,
   EngineClient,
@@ -8,13 +8,15 @@ import type {
   PauseMode,
   Prompt,
   RankAnswers,
+  Readiness,
   ReportedState,
   WorldSize,
 } from './engine-client.ts';
 import type { EngineHttpOptions } from './engine-http.ts';
 import { HttpEngine } from './http-engine.ts';
 import { vllmAnswers } from './vllm-answers.ts';
-import { askWorkers, callWorkers, isAnswer, WorkerFailure } from './vllm-workers.ts';
+import { askWorkers, callWorkers, isAnswer, refuseWithoutWeightcast, WorkerFailure } from './vllm-workers.ts';
+import { oldestProtocol } from './worker-link/messages.ts';
 import type { WorkersSaid } from './workers-said.ts';
 
 /** How long workers wait for their rank until that says otherwise: `DEFAULT_SILENCE_SECONDS` in python/. */
@@ -43,6 +45,8 @@ export interface VllmClientOptions extends EngineHttpOptions {
 export class VllmClient extends HttpEngine implements EngineClient {
   readonly #link: LinkKind;
   readonly #hasDraftModel: boolean;
+  /** Its workers have answered as those of weightcast do. */
+  #hasWeightcast = false;
   /** It has no name for its weights, as it said when it was told one; until it says one, as a newer engine in its place does. */
   #isNameless = false;
   /** The last update has dropped its caches, and nobody has asked for that yet. */
@@ -53,6 +57,12 @@ export class VllmClient extends HttpEngine implements EngineClient {
     super('vllm', '/health', options);
     this.#link = options.link ?? 'weightcast';
     this.#hasDraftModel = options.hasDraftModel ?? false;
+  }
+
+  override async ready(options: CallOptions): Promise<Readiness> {
+    const readiness = await super.ready(options);
+    if (readiness.wasDown) this.#hasWeightcast = false;
+    return readiness;
   }
 
   async state(options: CallOptions): Promise<ReportedState> {
@@ -98,6 +108,7 @@ export class VllmClient extends HttpEngine implements EngineClient {
       } catch (error) {
         // Of vLLM's own trainers, which take the steps of a session one by one. Nothing was touched.
         const isBeside = error instanceof WorkerFailure && /already active/.test(error.message);
+        if (this.#link === 'checkpoint-engine') throw withAnswersLeft(error, links);
         if (!isBeside || tries > openTries) throw error;
       }
       if (tries < openTries) await this.http.wait(openMilliseconds, options.signal);
@@ -161,8 +172,16 @@ export class VllmClient extends HttpEngine implements EngineClient {
   }
 
   async workers(options: CallOptions): Promise<WorkersSaid | null> {
-    const said = this.#link === 'weightcast' ? await askWorkers(this.http, options) : null;
+    const said = this.#link === 'weightcast' ? await this.#askWorkers(options) : null;
     if (this.#hasDraftModel) this.#checkDraft(said);
+    return said;
+  }
+
+  /** Its configuration is asked for once: that takes a vLLM seconds the first time. */
+  async #askWorkers(options: CallOptions): Promise<WorkersSaid> {
+    if (!this.#hasWeightcast) await refuseWithoutWeightcast(this.http, options);
+    const said = await askWorkers(this.http, options);
+    this.#hasWeightcast = said.protocol > oldestProtocol;
     return said;
   }
 
@@ -188,4 +207,14 @@ export class VllmClient extends HttpEngine implements EngineClient {
   async survey(address: string, options: CallOptions): Promise<void> {
     return callWorkers(this.http, 'weightcast_survey', [address], options);
   }
+}
+
+/**
+ * The workers of checkpoint-engine raise what goes wrong, and then vLLM has answers left that its next calls will find: an
+ * update that goes well will be said to have failed, with this error.
+ */
+function withAnswersLeft(error: unknown, links: EngineUpdate['links']): unknown {
+  if (!isAnswer(error) || Object.keys(links).length === 1) return error;
+  const what = `${error.message}; if several of its workers failed, its next calls answer with errors of this one: then start it again`;
+  return new EngineRefusal(what, error.status, String(error.cause));
 }

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import * as z from 'zod';
 import { EngineError } from '../errors.ts';
 import { protocolVersion, understands } from './worker-link/messages.ts';
@@ -38,9 +39,9 @@ export const workersSaid = z.object({
   waiting: z.object({ experts: z.number().min(0).max(1) }).nullable(),
   /**
    * What weightcast has given them last, whichever cluster: a version, or parts of several (null). `nothing`: they have been
-   * given nothing since they were started. `unknown`: they do not say.
+   * given nothing since they were started. `foreign`: somebody else has changed what they were given. `unknown`: they do not say.
    */
-  held: z.union([z.literal(['nothing', 'unknown']), z.object({ version: z.string().nullable() })]),
+  held: z.union([z.literal(['nothing', 'foreign', 'unknown']), z.object({ version: z.string().nullable() })]),
 });
 export type WorkersSaid = z.infer<typeof workersSaid>;
 
@@ -54,9 +55,9 @@ const workerSaid = z.object({
   draft: draftSaid.nullable().catch(null),
   waiting: workersSaid.shape.waiting.catch(null),
   held: z
-    .object({ version: z.string().nullable() })
+    .object({ version: z.string().nullable(), isForeign: z.boolean().default(false) })
     .nullable()
-    .transform((held) => held ?? ('nothing' as const))
+    .transform((held) => (held === null ? 'nothing' : held.isForeign ? 'foreign' : { version: held.version }))
     .or(z.undefined().transform(() => 'unknown' as const))
     .catch('unknown'),
 });
@@ -70,7 +71,6 @@ export function workersOf(answers: readonly unknown[]): WorkersSaid | null {
   const one = (of: (worker: (typeof said)[number]) => string | null) =>
     said.map(of).find((why) => why !== null) ?? null;
   const shares = said.flatMap(({ waiting }) => waiting?.experts ?? []);
-  const versions = new Set(said.map(({ held }) => JSON.stringify(held)));
   return {
     protocol: first.protocol,
     devices: said.flatMap(({ device }) => device ?? []),
@@ -83,13 +83,14 @@ export function workersOf(answers: readonly unknown[]): WorkersSaid | null {
       unproven: one(({ draft }) => draft?.unproven ?? null),
     },
     waiting: shares.length === 0 ? null : { experts: Math.max(...shares) },
-    held:
-      versions.size === 1
-        ? first.held
-        : said.some(({ held }) => held === 'unknown')
-          ? 'unknown'
-          : { version: null },
+    held: heldByAll(said.map(({ held }) => held)),
   };
+}
+
+function heldByAll(held: readonly WorkersSaid['held'][]): WorkersSaid['held'] {
+  const [first, ...others] = held;
+  if (others.every((one) => isDeepStrictEqual(one, first))) return first!;
+  return (['foreign', 'unknown'] as const).find((word) => held.includes(word)) ?? { version: null };
 }
 
 /** What workers say that say no more than which protocol they speak. */
@@ -106,18 +107,29 @@ export function checkProtocol(endpoint: string, theirs: number): void {
   );
 }
 
-/** What an engine says of its weights that an instance which serves this version cannot say; null if nothing. */
+/** What an engine says of the weights that it was given. */
+export interface SaidOfWeights extends Pick<WorkersSaid, 'held'> {
+  /** What it calls them, which is what somebody has told it; null if it does not say. */
+  readonly version: string | null;
+  /** What it called them when it was asked before: it may not have heard of their version. */
+  readonly before: string | null;
+}
+
+/**
+ * What an engine says that an instance which serves this version cannot say; null if nothing. Its workers know what they have
+ * been given; where they do not say, what it calls them counts.
+ */
 export function contradiction(
   version: string,
-  label: string | null,
-  workers: Pick<WorkersSaid, 'held'> | null,
+  { version: label, before, held }: SaidOfWeights,
 ): string | null {
-  const held = workers?.held ?? 'unknown';
-  const whence = 'it was started again, or someone else has updated it';
-  if (label !== null && label !== version)
-    return `its engine says that its weights are ${label}, not ${version}: ${whence}`;
-  if (held === 'unknown') return null;
+  if (held === 'unknown') {
+    if (label === null || label === version || label === before) return null;
+    return `its engine says that its weights are ${label}, not ${version}: it was started again, or someone else has updated it`;
+  }
   if (held === 'nothing') return `its engine's workers have got no weights since they were started`;
+  if (held === 'foreign')
+    return `its engine's workers hold other weights than weightcast gave them: someone else has changed them, or they were asleep without a copy`;
   if (held.version === null)
     return `its engine's workers hold parts of several versions: someone else's update of it has failed, or is under way`;
   if (held.version === version) return null;

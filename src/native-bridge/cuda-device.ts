@@ -3,7 +3,9 @@ import { addon, type Interval, type NativeCudaBuffer, type NativeCudaDevice } fr
 import { checkWhole } from './arguments.ts';
 import { awaitNative, callNative } from './call.ts';
 import type { Device, DeviceBuffer, Transfer } from './device.ts';
-import type { Mapping } from './memory.ts';
+import { Mapping } from './memory.ts';
+import { rowsOf } from './rectangles.ts';
+import { wholeInterval } from './transfers.ts';
 
 /** A GPU that does nothing for so long hangs. Longer than any pause that an engine's kernels make. */
 const defaultStallMilliseconds = 60_000;
@@ -60,8 +62,8 @@ export class CudaDevice implements Device {
     return new CudaDeviceBuffer(callNative(() => this.native.allocate(bytes)));
   }
 
-  /** Memory that another process allocated, by its `ipcHandle`. Its `bytes` may be more than were asked for there. */
-  openMemory(ipcHandle: Uint8Array): CudaDeviceBuffer {
+  /** Its `bytes` may be more than were asked for there. */
+  open(ipcHandle: Uint8Array): CudaDeviceBuffer {
     return new CudaDeviceBuffer(callNative(() => this.native.open(ipcHandle)));
   }
 
@@ -73,10 +75,32 @@ export class CudaDevice implements Device {
     return awaitNative(this.native.unpin(segment.native));
   }
 
-  upload(transfers: readonly Transfer[], destination: DeviceBuffer): Promise<Interval> {
-    const segments = transfers.map(({ segment }) => segment.native);
-    const rectangles = transfers.map((transfer) => transfer.rectangles);
-    return awaitNative(this.native.upload(segments, rectangles, asCudaBuffer(destination).native));
+  async upload(transfers: readonly Transfer[], destination: DeviceBuffer): Promise<Interval> {
+    const fromHost = transfers.flatMap(({ segment, rectangles }) =>
+      segment instanceof Mapping ? [{ segment: segment.native, rectangles }] : [],
+    );
+    const fromDevice = transfers.flatMap(({ segment, rectangles }) =>
+      segment instanceof Mapping ? [] : [{ buffer: segment, rectangles }],
+    );
+    const uploads = fromHost.length > 0 || fromDevice.length === 0;
+    return wholeInterval([
+      ...(uploads
+        ? [
+            awaitNative<Interval>(
+              this.native.upload(
+                fromHost.map(({ segment }) => segment),
+                fromHost.map(({ rectangles }) => rectangles),
+                asCudaBuffer(destination).native,
+              ),
+            ),
+          ]
+        : []),
+      ...fromDevice.flatMap(({ buffer, rectangles }) =>
+        rowsOf(rectangles).map(({ from, to, bytes }) =>
+          this.copy({ buffer, offset: from }, { buffer: destination, offset: to }, bytes),
+        ),
+      ),
+    ]);
   }
 
   /** D2D, within the device or from and to memory that was opened. */

@@ -13,9 +13,9 @@ export interface DeviceBuffer {
   free(): void;
 }
 
-/** What to copy out of one segment. */
+/** What to copy out of one segment, or out of memory of the device that was opened. */
 export interface Transfer {
-  readonly segment: Mapping;
+  readonly segment: Mapping | DeviceBuffer;
   /**
    * Six numbers a rectangle, in bytes: offset in the segment, offset in the buffer, bytes of a row, rows, pitch in
    * the segment, pitch in the buffer.
@@ -38,6 +38,10 @@ export interface Device {
   /** Throws `OutOfDeviceMemoryError`. */
   allocate(bytes: number): DeviceBuffer;
   /**
+   * Memory of this device that another process has allocated, by its `ipcHandle`; `free` lets go of it. Throws `NativeError`.
+   */
+  open(ipcHandle: Uint8Array): DeviceBuffer;
+  /**
    * Page-locks a segment, which makes uploads from it several times as fast. Resolves at once if it is pinned. The
    * segment stays mapped until it is unpinned, also if it is closed. Rejects with `NativeError`.
    */
@@ -45,7 +49,7 @@ export interface Device {
   /** Resolves at once if the segment is not pinned. No upload from it is under way. */
   unpin(segment: Mapping): Promise<void>;
   /**
-   * H2D, in the order of the calls; many may be under way at a time. The interval reaches from the first start to the last
+   * H2D, or within the device, in the order of the calls; many may be under way at a time. The interval reaches from the first start to the last
    * end; a rejection (`NativeError`, `DeviceLostError`) comes after the last copy has stopped.
    */
   upload(transfers: readonly Transfer[], destination: DeviceBuffer): Promise<Interval>;

@@ -1,10 +1,11 @@
 import { strict as assert } from 'node:assert';
 import { NativeError, UsageError } from '../errors.ts';
-import { addon, type Interval, type NativeDeviceBuffer, type NativeHostDevice } from './addon.ts';
+import { addon, type Interval, type NativeHostDevice } from './addon.ts';
 import { checkWhole } from './arguments.ts';
 import { asWeightcastError } from './call.ts';
 import type { Device, DeviceBuffer, Transfer } from './device.ts';
 import { Mapping, ThreadPool } from './memory.ts';
+import { wholeInterval } from './transfers.ts';
 
 const namespacePattern = /^[A-Za-z0-9_.-]{1,64}$/;
 const devicePathPattern = /^\/dev\/shm\/weightcast-device-[A-Za-z0-9_.-]+\/allocation-\d+$/;
@@ -69,27 +70,26 @@ export class HostDevice implements Device {
 
   allocate(bytes: number): HostDeviceBuffer {
     try {
-      return new HostDeviceBuffer(this.#native.allocate(bytes));
+      const native = this.#native.allocate(bytes);
+      return new HostDeviceBuffer(native.path, Mapping.of(native), native);
     } catch (error) {
       throw asWeightcastError(error);
     }
   }
 
+  open(ipcHandle: Uint8Array): HostDeviceBuffer {
+    const mapping = openDeviceMemory(ipcHandle);
+    return new HostDeviceBuffer(mapping.path, mapping, { free: () => mapping.close() });
+  }
+
   async upload(transfers: readonly Transfer[], destination: DeviceBuffer): Promise<Interval> {
     const { mapping } = asHostBuffer(destination);
-    const copies = await Promise.allSettled(
-      transfers.map(({ segment, rectangles }) => this.#pool.copy(segment, mapping, rectangles)),
+    return wholeInterval(
+      transfers.map(({ segment, rectangles }) => {
+        const source = segment instanceof Mapping ? segment : asHostBuffer(segment).mapping;
+        return this.#pool.copy(source, mapping, rectangles);
+      }),
     );
-    const intervals = copies.map((copy) => {
-      if (copy.status === 'rejected') throw copy.reason;
-      return copy.value;
-    });
-    const now = addon.monotonicMilliseconds();
-    if (intervals.length === 0) return { startedAt: now, endedAt: now };
-    return {
-      startedAt: Math.min(...intervals.map(({ startedAt }) => startedAt)),
-      endedAt: Math.max(...intervals.map(({ endedAt }) => endedAt)),
-    };
   }
 
   /** The host's threads copy from any memory. */
@@ -113,17 +113,17 @@ export class HostDeviceBuffer implements DeviceBuffer {
   readonly ipcHandle: Uint8Array;
   /** The memory itself, for copies by a {@link ThreadPool}; gone after `free`. */
   readonly mapping: Mapping;
-  readonly #native: NativeDeviceBuffer;
+  readonly #memory: { free(): void };
 
-  constructor(native: NativeDeviceBuffer) {
-    this.bytes = native.bytes;
-    this.ipcHandle = new TextEncoder().encode(native.path);
-    this.mapping = Mapping.of(native);
-    this.#native = native;
+  constructor(path: string, mapping: Mapping, memory: { free(): void }) {
+    this.bytes = mapping.bytes;
+    this.ipcHandle = new TextEncoder().encode(path);
+    this.mapping = mapping;
+    this.#memory = memory;
   }
 
   free(): void {
-    this.#native.free();
+    this.#memory.free();
   }
 }
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { segmentFile } from '../checkpoint/file-identity.ts';
+import { isOnDevice, segmentFile } from '../checkpoint/file-identity.ts';
 import { layoutDigests, type Manifest } from '../checkpoint/manifest.ts';
 import { placementOrder } from '../checkpoint/manifest-rows.ts';
 import { quoted } from '../checkpoint/printable.ts';
@@ -104,11 +104,13 @@ function planFeeds({ manifest, ranks, arriving }: PlanInput, units: FusedUnits, 
     packRows(manifest, units, byLayer(keys, rows, direction), choice.bucketBytes);
   const ranksOfHost = groupRanks(ranks);
   const homes = homesOfUnits(manifest, units, arriving);
+  checkReach(manifest, ranks);
+  const isBound = manifest.segments.some(({ path }) => isOnDevice(path));
   return [...rowsByLoader(manifest, ranksOfHost, units, homes)].flatMap(([host, rowsOf]) => {
     const members = ranksOfHost.get(host)!;
     if (members.length === 1) return [fedBy(members[0]!, pack([...rowsOf.values()].flat()))];
     const forward = () => new Map([...rowsOf].map(([loader, rows]) => [loader, pack(rows)]));
-    if (arriving !== undefined) return keepWithLoaders(forward(), members);
+    if (arriving !== undefined || isBound) return keepWithLoaders(forward(), members);
     const directions = directionsOf(keys, [...rowsOf.values()]);
     const packed = new Map([...rowsOf].map(([loader, rows], part) => [loader, pack(rows, directions[part])]));
     return shareByLoaders(packed, members) ?? shareOut([...forward().values()].flat(), members);
@@ -144,6 +146,18 @@ export function memoryNeeds(manifest: Manifest, { unitOf, units }: FusedUnits): 
   return { totalBytes, sizes, largest: { tensors: largest.map((row) => manifest.names[row]!), bytes } };
 }
 
+/** What is in the memory of a device is fed by the rank on it. Throws a `CheckpointError` if that one takes no part. */
+function checkReach({ segments }: Manifest, ranks: readonly PlanRank[]): void {
+  const far = segments.find(
+    ({ path, rank, host }) =>
+      isOnDevice(path) && !ranks.some((one) => one.rank === rank && one.host === host),
+  );
+  if (far === undefined) return;
+  throw new CheckpointError(
+    `its tensors are in the memory of the device of rank ${far.rank}, which takes no part in this update: update the instance of rank ${far.rank} with it, or publish without on_device`,
+  );
+}
+
 /** Ascending ranks of each host. */
 function groupRanks(ranks: readonly PlanRank[]): Map<string, number[]> {
   const ranksOfHost = new Map<string, number[]>();
@@ -175,6 +189,16 @@ function homesOfUnits(
           `but lie on different hosts, ${hosts.join(' and ')}`,
       );
     }
+    const elsewhere = rows.find((row) => {
+      const other = segments[segmentOf[row]!]!;
+      return (
+        other.rank !== segments[home]!.rank && (isOnDevice(other.path) || isOnDevice(segments[home]!.path))
+      );
+    });
+    if (elsewhere !== undefined)
+      throw new CheckpointError(
+        `tensors ${quoted(names[first]!)} and ${quoted(names[elsewhere]!)} have to reach an engine in one bucket, but are in the memory of different devices`,
+      );
     if (arriving === undefined) return home;
     const receiving = rows
       .map((row) => segmentOf[row]!)

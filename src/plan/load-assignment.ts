@@ -30,6 +30,14 @@ export interface FileAssignments {
   readonly reused: number | null;
 }
 
+export interface LoadingRank {
+  readonly rank: number;
+  readonly host: string;
+  readonly directory: string;
+  /** Needed where files are in the memory of devices. */
+  readonly deviceUuid?: string;
+}
+
 /** Where a rank holds its share. */
 interface Home {
   readonly host: string;
@@ -47,7 +55,7 @@ export function assignFiles(order: {
   readonly identitiesOf: ReadonlyMap<string, readonly string[]>;
   /** Followed by the rank: the name of each rank's own segment in its host's directory, if it is new. */
   readonly segmentName: string;
-  readonly ranks: readonly { readonly rank: number; readonly host: string; readonly directory: string }[];
+  readonly ranks: readonly LoadingRank[];
   readonly spare: readonly (readonly SegmentInfo[])[];
 }): FileAssignments {
   const { checkpoint, index, identitiesOf, segmentName, ranks, spare } = order;
@@ -55,6 +63,7 @@ export function assignFiles(order: {
   const shares = planLoading(
     index,
     ranks.map(({ rank }) => rank),
+    (device) => rankOnDevice(device, ranks),
   ).filter((share) => share.rows.length > 0);
   const fresh = shares.flatMap(({ rank, segmentBytes: bytes }) => {
     const { host, directory } = memberOf.get(rank)!;
@@ -79,6 +88,15 @@ export function assignFiles(order: {
     };
   });
   return { shares: dealt, segments, reused };
+}
+
+/** Throws a `CheckpointError` if no rank is on the device. */
+function rankOnDevice(device: string, ranks: readonly LoadingRank[]): number {
+  const found = ranks.find(({ deviceUuid }) => deviceUuid === device);
+  if (found !== undefined) return found.rank;
+  throw new CheckpointError(
+    `its tensors are in the memory of device ${device}, on which no rank is: add the instance of an engine there, or publish without on_device`,
+  );
 }
 
 /**

@@ -34,18 +34,27 @@ export interface LoadShare {
  * Distributes the tensors of an index over ranks, even by bytes. What is read from files goes to the ranks in stripes, in
  * turns and layer by layer: when all ranks feed an update at once, in the order in which they loaded, each layer is whole
  * soon after its first tensor has come. Files in shared memory are not torn apart like that, because a rank that feeds
- * from one pins all of it: each rank gets a run of their tensors. With fewer tensors than ranks some ranks get none.
+ * from one pins all of it: each rank gets a run of their tensors. With fewer tensors than ranks some ranks get none. What is in
+ * the memory of a device goes to the rank on it, by `rankOnDevice`.
  */
-export function planLoading(index: CheckpointIndex, ranks: readonly number[]): LoadShare[] {
+export function planLoading(
+  index: CheckpointIndex,
+  ranks: readonly number[],
+  rankOnDevice: (device: string) => number = () => assert.fail('no file is on a device'),
+): LoadShare[] {
   const rows = [...index.names.keys()];
-  const isAdopted = (row: number) => index.files[index.fileOf[row]!]!.inSharedMemory;
+  const fileOf = (row: number) => index.files[index.fileOf[row]!]!;
+  const isAdopted = (row: number) => fileOf(row).inSharedMemory && fileOf(row).device === null;
   const read = stripesOf(
     index,
-    rows.filter((row) => !isAdopted(row)),
+    rows.filter((row) => !fileOf(row).inSharedMemory),
     ranks,
   );
   const adopted = runsOf(index, rows.filter(isAdopted), ranks);
-  const shares = ranks.map((rank) => layOut(index, rank, [...read.get(rank)!, ...adopted.get(rank)!]));
+  const onDevices = onDevicesOf(index, ranks, rankOnDevice);
+  const shares = ranks.map((rank) =>
+    layOut(index, rank, [...read.get(rank)!, ...adopted.get(rank)!, ...onDevices.get(rank)!]),
+  );
   assert.equal(
     shares.reduce((sum, share) => sum + share.rows.length, 0),
     index.names.length,
@@ -81,6 +90,21 @@ function runsOf(
     ranks.length,
   );
   return new Map(ranks.map((rank, share) => [rank, rows.slice(starts[share]!, starts[share + 1]!)]));
+}
+
+/** Of each rank, the rows of files in the memory of its device. */
+function onDevicesOf(
+  { files, fileOf }: CheckpointIndex,
+  ranks: readonly number[],
+  rankOnDevice: (device: string) => number,
+): Map<number, number[]> {
+  const rowsOf = new Map<number, number[]>(ranks.map((rank) => [rank, []]));
+  const ownerOf = files.map(({ device }) => (device === null ? null : rankOnDevice(device)));
+  for (const [row, file] of fileOf.entries()) {
+    const owner = ownerOf[file]!;
+    if (owner !== null) rowsOf.get(owner)!.push(row);
+  }
+  return rowsOf;
 }
 
 /** What is read comes first among `rows`; what is adopted after it, file by file. */

@@ -1,4 +1,5 @@
 import { type Cuts, isKept, WHOLE } from '../checkpoint/cuts.ts';
+import { isOnDevice } from '../checkpoint/file-identity.ts';
 import type { Manifest } from '../checkpoint/manifest.ts';
 import { quoted } from '../checkpoint/printable.ts';
 import { sentBytes } from './kept-parts.ts';
@@ -81,9 +82,18 @@ function rowsOf({ shapeStarts, dimensions }: Manifest, row: number, { dims }: Cu
 }
 
 /**
+ * For how many tensors the slowest worker of an instance takes time, if each is announced only those of the whole tensors that it is
+ * sent something of by `shares`. All that its model reads is watched then, so that it is not less wherever most are announced.
+ */
+export function tensorsIfSpared(shares: readonly Pick<Share, 'copies'>[]): number {
+  return watchedReads * shares.reduce((most, { copies }) => Math.max(most, copies), 0);
+}
+
+/**
  * How long an update takes by parts and by whole tensors, in bytes that a link uploads in that time: as long as the longest of its
  * stages, which overlap. Of parts each rank uploads its own; whole tensors are uploaded by all in turns, and each then gets all
- * over its link to the others. Engine workers take one tensor after the other, of parts only those that they keep something of.
+ * over its link to the others. Engine workers take one tensor after the other, of parts only those that they keep something of,
+ * and of whole tensors too where that spares them time.
  */
 export function costsOf(
   { bytes }: Pick<Manifest, 'bytes'>,
@@ -94,11 +104,12 @@ export function costsOf(
   const perCopy = upload === null ? 0 : copyMilliseconds * upload;
   const relative = upload === null || broadcast === null ? usualBroadcast : upload / broadcast;
   const perTensor = upload === null || tensor === null ? 0 : tensor * upload;
+  const announced = Math.min(bytes.length, tensorsIfSpared(shares));
   return {
     parts: shares.map(({ linkBytes, copies }) => {
       return Math.max(linkBytes + copies * perCopy, copies * perTensor * watchedReads);
     }),
-    whole: Math.max((all + bytes.length * perCopy) / sharing, all * relative, bytes.length * perTensor),
+    whole: Math.max((all + bytes.length * perCopy) / sharing, all * relative, announced * perTensor),
   };
 }
 
@@ -125,8 +136,11 @@ function whyLacking(
     const share = shares[member]!;
     for (const index of share.segments) {
       const segment = segments[index]!;
-      if (segment.host === host && segment.lost !== true) continue;
+      const isOther = isOnDevice(segment.path) && segment.rank !== rank;
+      if (segment.host === host && segment.lost !== true && !isOther) continue;
       const tensor = names[segmentOf.findIndex((of, row) => of === index && isKept(share.sent, row))]!;
+      if (isOther)
+        return `tensor ${quoted(tensor)}, of which rank ${rank} needs a part, is in the memory of the device of rank ${segment.rank}`;
       return `tensor ${quoted(tensor)}, of which rank ${rank} needs a part, lies on host ${segment.host} and not on ${host}`;
     }
   }

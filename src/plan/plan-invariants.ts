@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { isOnDevice } from '../checkpoint/file-identity.ts';
 import type { Manifest } from '../checkpoint/manifest.ts';
 import { ALIGNMENT } from './alignment.ts';
 import type { FusedUnits } from './fused-tensors.ts';
@@ -44,7 +45,7 @@ function assertBucket(
   host: string | undefined,
   bucketOf: Int32Array,
 ): void {
-  const { tensorStarts, tensorOrder, tensorOffsets, bucketBytes, slotBytes, largeSlotBytes } = plan;
+  const { owners, tensorStarts, tensorOrder, tensorOffsets, bucketBytes, slotBytes, largeSlotBytes } = plan;
   assert.ok(tensorStarts[bucket]! < tensorStarts[bucket + 1]!, 'a bucket holds a tensor');
   let end = 0;
   for (let entry = tensorStarts[bucket]!; entry < tensorStarts[bucket + 1]!; entry += 1) {
@@ -53,7 +54,8 @@ function assertBucket(
     // Plain comparisons, and messages only made when they fail: this runs for every tensor.
     if (bucketOf[row] !== -1) assert.fail(`row ${row} is planned twice, or is no row`);
     if (offset % ALIGNMENT !== 0 || offset < end) assert.fail(`row ${row} overlaps or is not aligned`);
-    if (manifest.segments[manifest.segmentOf[row]!]!.host !== host)
+    const segment = manifest.segments[manifest.segmentOf[row]!]!;
+    if (segment.host !== host || (isOnDevice(segment.path) && segment.rank !== owners[bucket]))
       assert.fail(`row ${row} is out of its owner's reach`);
     bucketOf[row] = bucket;
     if (manifest.bytes[row]! > 0) end = offset + manifest.bytes[row]!;

@@ -1,5 +1,5 @@
 import { strict as assert } from 'node:assert';
-import { segmentFile } from '../checkpoint/file-identity.ts';
+import { isOnDevice, segmentFile } from '../checkpoint/file-identity.ts';
 import type { Manifest, SegmentInfo } from '../checkpoint/manifest.ts';
 import { quoted } from '../checkpoint/printable.ts';
 import { CheckpointError } from '../errors.ts';
@@ -163,6 +163,11 @@ function serversOfSlices({ manifest, slices, sources, copies }: ReceptionOrder):
   }
   return (slice) => {
     const { segment } = slices.slices[slice]!;
+    const held = manifest.segments[segment]!;
+    if (isOnDevice(held.path))
+      throw new CheckpointError(
+        `tensor ${quoted(manifest.names[slices.sliceOf.indexOf(slice)]!)} is in the memory of the device of rank ${held.rank} on host ${quoted(held.host)}, which other hosts cannot read: publish without on_device`,
+      );
     const owner = serverOf(manifest.segments[segment]!) ?? copiedBy.get(slice);
     if (owner !== undefined) return owner;
     const name = manifest.names[slices.sliceOf.indexOf(slice)]!;

@@ -172,10 +172,6 @@ export class Swarm {
     return this.#receiver(receiver).avoided;
   }
 
-  isReading(receiver: number): boolean {
-    return this.#receiver(receiver).reading.size > 0;
-  }
-
   /** Whether everything that the receiver wanted has arrived. */
   isDone(receiver: number): boolean {
     const { missing, reading } = this.#receiver(receiver);

@@ -145,7 +145,7 @@ export const supervisorReport = z.discriminatedUnion('kind', [
   /** A host with a launcher needs an agent that connects to `endpoint`, in place of the last one if that is lost. */
   z.object({ kind: z.literal('agent'), host: z.string(), endpoint: z.string(), isLost: z.boolean() }),
   /** What has become of an instance. */
-  z.object({ kind: z.literal('instance'), instance: instanceStatus }),
+  z.object({ kind: z.literal('instance'), instance: instanceStatus, mayStillPause: z.boolean() }),
   /** What did not end by itself. */
   z.object({ kind: z.literal('stopped'), killed: z.array(z.string()) }),
 ]);

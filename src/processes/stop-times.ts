@@ -12,6 +12,10 @@ export interface StopTimes {
   readonly ranks: number;
   /** All actors of the supervisor's process. */
   readonly supervisor: number;
+  /** Within `drain`, one try to resume an engine, and the wait for a pause that may still take effect. */
+  readonly lastResume: number;
+  /** A rank that is lost to the cluster while that runs ending by itself. */
+  readonly lostRank: number;
 }
 
 /** Divides the time that `Cluster.stop` may take. */
@@ -23,5 +27,7 @@ export function stopTimes(totalMilliseconds: number): StopTimes {
     grace: (totalMilliseconds * 25) / 60,
     ranks: (totalMilliseconds * 28) / 60,
     supervisor: totalMilliseconds / 2,
+    lastResume: totalMilliseconds / 30,
+    lostRank: totalMilliseconds / 60,
   };
 }

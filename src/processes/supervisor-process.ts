@@ -56,7 +56,7 @@ function createPorts(
     openCheckpoint: (source) => openCheckpoint(source, lastOpened),
     breathe: () => setImmediate(),
     engineClient: (instance) => createEngineClient(instance, systemClock, log),
-    noteInstance: (instance) => tell({ kind: 'instance', instance }),
+    noteInstance: (instance, mayStillPause) => tell({ kind: 'instance', instance, mayStillPause }),
     segmentName: (set) => `checkpoint-${set}-`,
     memory: supervisorMemory(configuration.host.directory, configuration.incarnation, log),
   };
@@ -168,12 +168,13 @@ async function main(): Promise<readonly string[]> {
   const ports = supervisorPortsWithFaults(createPorts(configuration, hub, children, agents, log), faults);
   if (hub.remoteEndpoint !== null)
     process.send?.({ kind: 'listening', remoteEndpoint: hub.remoteEndpoint } satisfies SupervisorReport);
-  const create = () => new SupervisorActor(configuration, ports);
+  const { lastResume: lastResumeMilliseconds, lostRank: lostRankMilliseconds } = times;
+  const options = { ...configuration, lastResumeMilliseconds, lostRankMilliseconds };
+  const create = () => new SupervisorActor(options, ports);
   const spawnOptions = { ...supervisorSpawnOptions, endingMilliseconds: times.ranks };
   const supervisor = system.spawn('supervisor', create, spawnOptions);
   // The actor that it has started asks for its ranks before it answers anything.
-  const options = { deadlineMilliseconds: deadlines.control };
-  void ask(system, supervisor, toSupervisor.status, {}, options)
+  void ask(system, supervisor, toSupervisor.status, {}, { deadlineMilliseconds: deadlines.control })
     .then(() => {
       children.endOthers(times.grace);
       agents.endOthers();

@@ -8,11 +8,15 @@ import { HostDevice } from '../../src/native-bridge/host-device.ts';
 import { f32, temporaryDirectory, writeSafetensors } from '../checkpoint/safetensors-files.ts';
 import { Command } from '../scenarios/command.ts';
 import { type Fault, startEngine } from './fake-instance.ts';
-import { eventually } from './harness.ts';
+import { eventually, isRunning } from './harness.ts';
 
 /** Starts the command `update` and resolves when the engine has got as far as `reached`. */
-async function startUpdate(t: TestContext, fault: Fault, reached: string, ...options: string[]) {
+async function startUpdate(t: TestContext, first: Fault, reached: string, ...options: string[]) {
+  let fault = first;
   const engine = await startEngine(t, () => fault, { is_paused: false });
+  const turn = (next: Fault) => {
+    fault = next;
+  };
   const model = join(temporaryDirectory(t), 'model.safetensors');
   writeSafetensors(model, [f32('w', 4)]);
   const namespace = `test-${randomBytes(6).toString('hex')}`;
@@ -30,7 +34,7 @@ async function startUpdate(t: TestContext, fault: Fault, reached: string, ...opt
   ];
   const command = new Command(t, 'src/cli/main.ts', 'update', '--checkpoint', model, ...target);
   await eventually(`the engine is asked ${reached}`, () => engine.asked.includes(reached));
-  return { ...engine, command };
+  return { ...engine, command, turn };
 }
 
 const pausing = ['--pause', 'wait'];
@@ -52,16 +56,64 @@ test('a command that is interrupted while its engine pauses undoes a pause that 
   command.interrupt();
   const { code, errors } = await command.ended;
   assert.equal(code, 130);
-  assert.match(errors, /interrupted by SIGINT: the cluster is stopping; instance engine may still pause/);
+  assert.match(
+    errors,
+    /interrupted by SIGINT: the cluster is stopping; instance engine may still pause.*; the cluster has ended, and the engine is resumed\n$/,
+  );
   // At least once after the pause took effect, and before: nobody knows whether it had.
   assert.deepEqual([...new Set(asked)], ['/pause?mode=wait', '/resume']);
   assert.equal(said.is_paused, false);
 });
 
+test('a command that is killed while its engine pauses undoes a pause that takes effect after that', async (t) => {
+  const { asked, said, command } = await startUpdate(t, 'late pause', '/pause?mode=wait', ...pausing);
+  const supervisor = supervisorOf(command);
+  command.kill('SIGKILL');
+  await command.ended;
+  await eventually('nothing of it runs', () => !isRunning(supervisor));
+  // At least once after the pause took effect, and before: nobody knows whether it had.
+  assert.deepEqual([...new Set(asked)], ['/pause?mode=wait', '/resume']);
+  assert.equal(said.is_paused, false);
+});
+
+test('a command that is interrupted, and cannot resume its engine, does not leave that to a cluster that has ended', async (t) => {
+  const json = join(temporaryDirectory(t), 'result.json');
+  const options = [...pausing, '--json', json];
+  const { said, endpoint, command, turn } = await startUpdate(t, 'silence', '/collective_rpc', ...options);
+  turn('resume');
+  command.interrupt();
+  const { code, errors } = await command.ended;
+  assert.equal(code, 130);
+  assert.match(
+    errors,
+    /SIGINT: the cluster is stopping; instance engine is still paused .* until the cluster ends: .*; instance engine is still paused \(engine \S+ answered POST \/resume with 404\): weightcast resume/,
+  );
+  assert.ok(errors.endsWith(`: weightcast resume --endpoint ${endpoint}\n`), errors);
+  assert.equal(said.is_paused, true);
+  assert.equal(JSON.parse(readFileSync(json, 'utf8')).instances[0].paused, true);
+});
+
+test('a command whose engine answers its pause too late says what has become of it when it ends', async (t) => {
+  const json = join(temporaryDirectory(t), 'result.json');
+  const options = [...pausing, '--timeout', '2', '--json', json];
+  const { said, command } = await startUpdate(t, 'late pause', '/pause?mode=wait', ...options);
+  const { code, errors } = await command.ended;
+  assert.equal(code, 1);
+  assert.match(
+    errors,
+    /^DeadlineError: .*may still pause.*; the cluster has ended, and the engine is resumed\n$/m,
+  );
+  assert.equal(said.is_paused, false);
+  assert.equal(JSON.parse(readFileSync(json, 'utf8')).instances[0].paused, false);
+});
+
 /** The supervisor is the only child of the command. */
-function killSupervisor({ pid }: Command): void {
-  const [supervisor] = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').map(Number);
-  process.kill(supervisor!, 'SIGKILL');
+function supervisorOf({ pid }: Command): number {
+  return Number(readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ')[0]);
+}
+
+function killSupervisor(command: Command): void {
+  process.kill(supervisorOf(command), 'SIGKILL');
 }
 
 test('a command whose supervisor is killed resumes the engine while its weights are whole, and says so', async (t) => {

@@ -96,8 +96,8 @@ test('an engine that calls its weights otherwise than it was told is named, and 
     /^EngineError: updating to a succeeded, but instance blue was told that its weights are a@[0-9a-f]+, and says that they are default$/,
   );
   assert.deepEqual(inOrder(asked), ['/pause?mode=keep', ...installed, '/resume']);
-  // What it says of itself counts: someone else may have updated it since.
-  assert.deepEqual(await statesOf(cluster), [['blue', 'unknown', null, false]]);
+  // That it keeps the name that it had says nothing of its weights.
+  assert.deepEqual(await statesOf(cluster), [['blue', 'serving', 'a', false]]);
 });
 
 test('an instance whose weights are whole is neither broken nor left paused by another one that fails', async (t) => {
@@ -135,7 +135,7 @@ test('an engine that does not resume has the new version all the same, and is re
   assert.deepEqual([instances[0]!.outcome, instances[0]!.paused], ['updated', true]);
   assert.equal(
     instances[0]!.error!.message,
-    `instance blue is still paused (engine ${endpoint} answered POST /resume with 404), and is tried to be resumed while the cluster runs: weightcast resume --endpoint ${endpoint}`,
+    `instance blue is still paused (engine ${endpoint} answered POST /resume with 404), and is tried to be resumed until the cluster ends: weightcast resume --endpoint ${endpoint}`,
   );
   assert.deepEqual(await statesOf(cluster), [['blue', 'serving', 'a', true]]);
   asked.length = 0;

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { writeBaseline } from '../../src/engines/baseline-file.ts';
 import { temporaryDirectory } from '../checkpoint/safetensors-files.ts';
 import { patience } from '../patience.ts';
-import { startCluster, startEngine, statesOf } from './fake-instance.ts';
+import { type Fault, startCluster, startEngine, statesOf } from './fake-instance.ts';
 import { startBench } from './harness.ts';
 
 test('an engine that is asleep is refused by name and not touched', async (t) => {
@@ -103,9 +103,14 @@ test('a draft model that the workers would not take apart is refused before the 
 });
 
 test('an engine with weights of another version than it was given is unknown from the next contact on', async (t) => {
-  let fault: 'none' | 'pause' = 'none';
-  const { said, endpoint } = await startEngine(t, () => fault);
+  let fault: Fault = 'no label';
+  const { said, endpoint } = await startEngine(t, () => fault, { weight_version: 'default' });
   const cluster = await startCluster(t, [{ name: 'blue', endpoint, ranks: [0], pause: 'abort' }]);
+  await cluster.update('a');
+  // It could not be told, so what it says is no word against it.
+  assert.equal(said.weight_version, 'default');
+  assert.deepEqual(await statesOf(cluster), [['blue', 'serving', 'a', false]]);
+  fault = 'none';
   await cluster.update('a');
   assert.match(said.weight_version ?? '', /^a@[0-9a-f]+$/);
   fault = 'pause';

@@ -47,6 +47,19 @@ test('refused: a WEIGHTCAST_SILENCE_SECONDS that is no number of seconds', (t) =
   checkOptions(options);
 });
 
+test('refused: WEIGHTCAST_WORKER_UIDS that are no numbers of users', (t) => {
+  t.after(() => delete process.env.WEIGHTCAST_WORKER_UIDS);
+  for (const value of ['me', '1000,', '-1', '1000 1001', '4294967296']) {
+    process.env.WEIGHTCAST_WORKER_UIDS = value;
+    assert.throws(() => checkOptions(options), {
+      name: 'UsageError',
+      message: /^WEIGHTCAST_WORKER_UIDS is /,
+    });
+  }
+  process.env.WEIGHTCAST_WORKER_UIDS = '1000,1001';
+  checkOptions(options);
+});
+
 const wrongInstances: [unknown, RegExp][] = [
   [null, /^an instance: /],
   ['a', /^an instance: /],

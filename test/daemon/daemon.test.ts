@@ -333,9 +333,9 @@ test('what is wrong with a request is one line with a code and a fitting status'
     assert.match(answer.body.error.message, message, name);
     assert.doesNotMatch(answer.body.error.message, /\n/);
   }
-  const tooNew = await ask(daemon.socket, 'GET', '/v1/status', undefined, { 'weightcast-api': '3' });
+  const tooNew = await ask(daemon.socket, 'GET', '/v1/status', undefined, { 'weightcast-api': '4' });
   assert.deepEqual([tooNew.status, tooNew.body.error.code], [400, 'WEIGHTCAST_USAGE']);
-  for (const version of ['0', '2'])
+  for (const version of ['1', '2', '3'])
     assert.equal(
       (await ask(daemon.socket, 'GET', '/v1/status', undefined, { 'weightcast-api': version })).status,
       200,

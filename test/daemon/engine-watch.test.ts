@@ -5,8 +5,6 @@ import { createLog } from '../../src/observe/log.ts';
 import { type Answer, fakeEngine, status } from '../engines/fake-engine.ts';
 import { never } from '../engines/harness.ts';
 
-const version = 'policy@00ff';
-
 /** An engine that says of itself what `said` has, and a watch that has not asked it yet. */
 async function watched(t: TestContext, said: Record<string, unknown>) {
   const answer: Answer = (request, response) => {
@@ -21,20 +19,15 @@ async function watched(t: TestContext, said: Record<string, unknown>) {
   return { ...engine, watch, instance: { name: 'a', endpoint: engine.endpoint, ranks: [0, 1] } };
 }
 
-test('an engine with other weights than it was told is found out, and not asked again for a while', async (t) => {
-  const said = { weight_version: version, is_paused: false };
+test('an engine that someone else has paused is found out, and not asked again for a while', async (t) => {
+  const said = { is_paused: false };
   const { asked, watch, instance } = await watched(t, said);
-  const problem = () => watch.problem(instance, version);
+  const problem = () => watch.problem(instance);
   assert.deepEqual(await Promise.all([problem(), problem()]), [null, null]);
   const { length } = asked;
-  // As after a restart.
-  said.weight_version = 'default';
+  said.is_paused = true;
   assert.equal(await problem(), null);
   assert.equal(asked.length, length);
-  watch.forget('a');
-  assert.match((await problem())!, /^its engine says that its weights are default, not policy@00ff: /);
-  // One that does not say what its weights are called may have any.
-  Object.assign(said, { weight_version: null, is_paused: true });
   watch.forget('a');
   assert.equal(await problem(), 'its engine was paused by someone else');
 });
@@ -42,7 +35,7 @@ test('an engine with other weights than it was told is found out, and not asked 
 test('an engine that is gone is found out', async (t) => {
   const { server, watch, instance } = await watched(t, {});
   server.close();
-  assert.match((await watch.problem(instance, version))!, /is not ready after 2000 ms: .*ECONNREFUSED/);
+  assert.match((await watch.problem(instance))!, /is not ready after 2000 ms: .*ECONNREFUSED/);
 });
 
 test('who waits for an engine that is asked is told when the daemon stops', async (t) => {

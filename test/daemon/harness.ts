@@ -1,3 +1,4 @@
+import { readdirSync, readlinkSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { writeQwen3Model } from '../../scenarios/qwen3-model.ts';
 import {
@@ -74,4 +75,18 @@ export async function startDaemonBench(
     ask: (method, path, body) => ask(daemon.socket, method, path, body),
     makeModel,
   };
+}
+
+/** Directories in shared memory that a process has open. */
+export function sharedOf(pid: number): string[] {
+  const paths = readdirSync(`/proc/${pid}/fd`).flatMap((descriptor) => {
+    try {
+      return [readlinkSync(`/proc/${pid}/fd/${descriptor}`)];
+    } catch {
+      return [];
+    }
+  });
+  return [
+    ...new Set(paths.flatMap((path) => /^(\/dev\/shm\/weightcast-[^/]+)\/lock$/.exec(path)?.[1] ?? [])),
+  ];
 }

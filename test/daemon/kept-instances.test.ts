@@ -13,6 +13,7 @@ import { UsageError } from '../../src/errors.ts';
 /** With a cluster that notes what it is asked, and does it when `go` is called. */
 function makeKept() {
   const said: string[] = [];
+  const added: InstanceOptions[] = [];
   const there = new Set<string>();
   const waiting: (() => void)[] = [];
   const asked = async (what: string) => {
@@ -20,7 +21,9 @@ function makeKept() {
     await new Promise<void>((resolve) => waiting.push(resolve));
   };
   const cluster = {
-    addInstance: async ({ name }: InstanceOptions) => {
+    addInstance: async (options: InstanceOptions) => {
+      const { name } = options;
+      added.push(options);
       await asked(`add ${name}`);
       if (there.has(name)) throw new UsageError(`the cluster has ${name} already`);
       there.add(name);
@@ -40,7 +43,7 @@ function makeKept() {
     await new Promise(setImmediate);
   };
   const instance = { name: 'a', endpoint: 'http://127.0.0.1:8000', ranks: [0] };
-  return { kept, said, go, instance };
+  return { kept, said, added, go, instance };
 }
 
 test('of two who add one instance at once both have added it, or the second is told that it is another one', async () => {
@@ -53,6 +56,27 @@ test('of two who add one instance at once both have added it, or the second is t
   await Promise.all(added);
   kept.check('a');
   assert.deepEqual(said, ['add a']);
+});
+
+test('of two engines that are added at once without ranks each gets devices of its own', async () => {
+  const { kept, added, go, instance } = makeKept();
+  const { ranks: _, ...engine } = instance;
+  const two = { ...engine, workerCount: 2 };
+  const all = [
+    kept.add(two),
+    kept.add({ ...two, name: 'b', endpoint: 'http://127.0.0.1:8001' }),
+    // A second trainer with the same engine.
+    kept.add(two),
+  ];
+  await assert.rejects(kept.add({ ...two, workerCount: 3 }), { code: 'WEIGHTCAST_USAGE' });
+  await assert.rejects(kept.add({ ...two, name: 'c', ranks: [7] }), /worker_count stands in place of ranks/);
+  await go();
+  await Promise.all(all);
+  const workers = added.map(({ name, workers: [group] = [] }) => [name, group?.ranks, group?.devices]);
+  assert.deepEqual(workers, [
+    ['a', [0, 1], [0, 1]],
+    ['b', [2, 3], [2, 3]],
+  ]);
 });
 
 test('of two who remove one instance at once both have removed it; one that is added meanwhile stays', async () => {

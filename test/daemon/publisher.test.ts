@@ -1,7 +1,7 @@
 /** The trainer's side in Python, against a daemon and the reference engine. */
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { after, type TestContext, test } from 'node:test';
 import { temporaryDirectory } from '../checkpoint/safetensors-files.ts';
 import { eventually, isRunning } from '../cluster/harness.ts';
@@ -51,6 +51,35 @@ test('a trainer that is killed leaves what was complete, and nothing else', { sk
   assert.deepEqual([body.version, body.files], ['complete', [join(shared, files()[0]!)]]);
   assert.equal((await bench.ask('DELETE', '/v1/checkpoints/orphan')).status, 200);
   assert.deepEqual(files(), []);
+});
+
+test('versions stay in the memory of a device, from which the rank there has them', { skip }, async () => {
+  const models = [await bench.makeModel(2), await bench.makeModel(3), await bench.makeModel(2)];
+  await runCase('publisher_device_cases/steps', {
+    instance,
+    models,
+    device: `HOST-${basename(bench.scratch)}-0`,
+  });
+});
+
+test('a version in the memory of a device ends with its trainer, also one that is killed', {
+  skip,
+}, async () => {
+  const shared = (await bench.ask('GET', '/v1/status')).body.daemon.shared_directory;
+  const model = await bench.makeModel(2);
+  const device = `HOST-${basename(bench.scratch)}-1`;
+  const argument = { case: 'trainer_dies', socket: daemon.socket, model, device };
+  const { code, said } = await runPython('test/daemon/publisher_device_cases.py', argument);
+  assert.equal(code, null, said);
+  await eventually(
+    'it is unregistered',
+    async () => (await bench.ask('GET', '/v1/checkpoints/mortal')).status === 404,
+  );
+  assert.deepEqual(
+    readdirSync(shared).filter((name) => name.endsWith('.device')),
+    [],
+  );
+  assert.equal((await bench.ask('POST', '/v1/updates', { checkpoint: 'mortal' })).status, 404);
 });
 
 test('a daemon that is killed leaves what was complete to the next one', { skip }, async (t) => {

@@ -115,6 +115,17 @@ def failed_put(given):
         assert content(tensor) == floats(8, 9)[2]
         del tensor
     publisher.client.unregister("failed-put")
+    with weightcast.connect(given["socket"], start=False, checkpoint="failed-first") as publisher:
+        with publisher.version("first") as version:
+            version.put("a", floats(1))
+            for name in ("w", "never"):
+                with raises(errors.UsageError, "the device has failed"):
+                    version.put(name, Unreadable())
+            # No version was complete: it may have another form.
+            version.put("w", floats(1, 2, 3))
+        tensors = {name: content(tensor) for name, tensor in publisher.receive("first")}
+        assert tensors == {"a": floats(1)[2], "w": floats(1, 2, 3)[2]}, tensors
+    publisher.client.unregister("failed-first")
 
 
 def received_and_forked(given):

@@ -1,7 +1,7 @@
 /** `weightcast serve` and the commands that talk to it, as processes. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { existsSync, readdirSync, readlinkSync, statSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -9,6 +9,7 @@ import { f32, temporaryDirectory, writeSafetensors } from '../checkpoint/safeten
 import { eventually, isRunning } from '../cluster/harness.ts';
 import { Command } from '../scenarios/command.ts';
 import { ask } from './ask.ts';
+import { sharedOf } from './harness.ts';
 
 const run = (t: TestContext, ...words: string[]) => new Command(t, 'src/cli/main.ts', ...words);
 
@@ -20,20 +21,6 @@ async function serve(t: TestContext, socket: string, ...options: string[]) {
   });
   const { daemon } = (await ask(socket, 'GET', '/v1/status')).body;
   return { command, pid: daemon.pid as number, shared: daemon.shared_directory as string };
-}
-
-/** Directories in shared memory that a process has open. */
-function sharedOf(pid: number): string[] {
-  const paths = readdirSync(`/proc/${pid}/fd`).flatMap((descriptor) => {
-    try {
-      return [readlinkSync(`/proc/${pid}/fd/${descriptor}`)];
-    } catch {
-      return [];
-    }
-  });
-  return [
-    ...new Set(paths.flatMap((path) => /^(\/dev\/shm\/weightcast-[^/]+)\/lock$/.exec(path)?.[1] ?? [])),
-  ];
 }
 
 test('one daemon serves on a socket; its commands talk to it; a signal ends it and leaves nothing', async (t) => {

@@ -1,7 +1,8 @@
 """One of two tensor-parallel workers of a real vLLM on the CPU: `kept_parts_case.py RANK PORT OLD NEW [expert-parallel]`.
 
-It takes the model OLD whole, then of NEW only what it said that it keeps, then NEW whole, and prints as JSON what it keeps
-(`cuts`, by name), the shapes, and whether all live tensors are the same after both.
+It takes the model OLD whole, then of NEW only what it said that it keeps, then OLD and NEW without the tensors of which it keeps
+nothing, then NEW whole, and prints as JSON what it keeps (`cuts`, by name), the shapes, and whether all live tensors are the same
+whichever way NEW came.
 """
 
 from __future__ import annotations
@@ -71,6 +72,10 @@ try:
     announced = {name: tensor for name, tensor in tensors.items() if kept[name] != NOTHING}
     parts = {name: cut for name, cut in kept.items() if cut not in (WHOLE, NOTHING)}
     by_parts = sender.send(buckets(announced), take, parts, kept=token, **asked)
+    for path in (old, new):
+        tensors = load_file(f"{path}/model.safetensors")
+        announced = {name: tensor for name, tensor in tensors.items() if kept[name] != NOTHING}
+        spared = sender.send(buckets(announced), take, kept=token, **asked)
     whole = sender.send(buckets(tensors), take, **asked)
 finally:
     sender.close()
@@ -79,9 +84,11 @@ print(
         {
             "cuts": kept,
             "shapes": {name: list(tensor.shape) for name, tensor in tensors.items()},
-            "equal": by_parts["installed"]["digests"] == whole["installed"]["digests"],
+            "equal": by_parts["installed"]["digests"]
+            == spared["installed"]["digests"]
+            == whole["installed"]["digests"],
             "changed": before["installed"]["digests"] != whole["installed"]["digests"],
-            "coverage": by_parts["installed"]["coverage"],
+            "coverage": [one["installed"]["coverage"] for one in (by_parts, spared)],
         }
     )
 )

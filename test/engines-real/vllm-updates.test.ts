@@ -99,6 +99,19 @@ for (const face of Object.keys(faces) as Face[]) {
         await update(cluster, model('B'));
         assert.deepEqual(await server.answers(), ofB);
       });
+
+      await t.test(
+        'is of no known version once it has reloaded its own files, until it is updated',
+        async () => {
+          await server.post('/collective_rpc', { method: 'reload_weights' });
+          assert.deepEqual(await server.answers(), ofA);
+          const [instance] = (await cluster.status()).instances;
+          assert.deepEqual([instance!.state, instance!.version], ['unknown', null]);
+          assert.match(instance!.problem!, /workers hold other weights than weightcast gave them/);
+          await update(cluster, model('B'));
+          assert.equal((await cluster.status()).instances[0]!.state, 'serving');
+        },
+      );
     }
   });
 }

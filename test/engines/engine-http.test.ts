@@ -159,15 +159,33 @@ test('the error names an engine that closes the connection or does not listen', 
   });
 });
 
-test('each call opens its own connection, so an idle one that the engine closed cannot fail it', async (t) => {
+test('calls that follow each other share a connection, which is closed before the engine may close it', async (t) => {
   const ports = new Set<number>();
+  const hungUp = gate();
   const { endpoint } = await fakeEngine(t, (request, response) => {
     ports.add(request.socket.remotePort!);
+    request.socket.once('end', hungUp.open);
     response.end();
   });
   const client = clientOf(t, endpoint);
-  for (let call = 0; call < 3; call += 1) await client.update(order, patient());
-  assert.equal(ports.size, 3);
+  for (let call = 0; call < 3; call += 1) {
+    await client.update(order, patient());
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  assert.equal(ports.size, 1);
+  await hungUp.opened;
+  await client.update(order, patient());
+  assert.equal(ports.size, 2);
+});
+
+test('an idle connection that the engine has closed does not fail the next call', async (t) => {
+  const { endpoint } = await fakeEngine(t, (request, response) => {
+    response.end(() => request.socket.destroy());
+  });
+  const client = clientOf(t, endpoint);
+  await client.update(order, patient());
+  await new Promise((resolve) => setTimeout(resolve, soon));
+  await client.update(order, patient());
 });
 
 test('an engine is ready once it answers its health route with 200', async (t) => {
@@ -254,12 +272,32 @@ test('a page that something else sends in the place of the engine is a failure',
   }
 });
 
+test('an engine behind a proxy is asked under its prefix', async (t) => {
+  for (const [prefix, route] of [
+    ['', '/collective_rpc'],
+    ['/', '/collective_rpc'],
+    ['/engines/a', '/engines/a/collective_rpc'],
+    ['/engines/a/', '/engines/a/collective_rpc'],
+  ] as const) {
+    const { asked, endpoint } = await fakeEngine(t, status(200));
+    await clientOf(t, endpoint + prefix).update(order, patient());
+    assert.deepEqual(
+      asked.map((one) => one.route),
+      [`POST ${route}`],
+    );
+  }
+});
+
 test('an invalid endpoint is refused', () => {
   for (const endpoint of [
     '',
     'localhost:8000',
     'ftp://host',
     'http://host/v1',
+    'http://host/a/v1/',
+    'http://host/a/../b',
+    'http://host//a',
+    'http://host/a?b=1',
     'unix:',
     'http://',
     ' http://h',

@@ -34,18 +34,20 @@ const extension = status(200, '{"results":[{"protocol":2}]}');
 
 /**
  * An HTTP server in the engine's place. Unless `transferEngine` is given, a vLLM without weight-transfer engines but with our
- * worker extension; it is not noted that it was asked for that.
+ * worker extension; it is not noted that it was asked for that, nor for its configuration, which it has only if it is given.
  */
 export async function fakeEngine(
   t: TestContext,
   answer: Answer,
-  where: { path?: string; port?: number; transferEngine?: true } = {},
+  where: { path?: string; port?: number; transferEngine?: true; configuration?: Answer } = {},
 ): Promise<FakeEngine> {
   const asked: Asked[] = [];
   const server = createServer(async (request, response) => {
     if (newRoutes.includes(request.url!) && !where.transferEngine) {
       return status(404, '{"detail":"Not Found"}')(request, response);
     }
+    if (request.url === '/server_info?config_format=json')
+      return (where.configuration ?? status(404))(request, response);
     const chunks: Buffer[] = [];
     for await (const chunk of request) chunks.push(chunk as Buffer);
     const { authorization } = request.headers;

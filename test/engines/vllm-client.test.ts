@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { VllmClient, type VllmClientOptions } from '../../src/engines/vllm.ts';
-import { contradiction } from '../../src/engines/workers-said.ts';
+import { contradiction, type SaidOfWeights } from '../../src/engines/workers-said.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
 import type { Clock } from '../../src/ports.ts';
 import {
@@ -129,6 +129,46 @@ test('what a call that failed has left in the way of the question is not its ans
   assert.deepEqual(methods(), ['weightcast_protocol', 'weightcast_protocol']);
 });
 
+const configured = (worker_extension_cls: string, backend?: string) =>
+  status(
+    200,
+    JSON.stringify({
+      vllm_config: {
+        parallel_config: { worker_extension_cls },
+        weight_transfer_config: backend === undefined ? null : { backend },
+      },
+    }),
+  );
+
+test('workers that have nothing of weightcast are refused by what the engine says of them, and not asked', async (t) => {
+  const theirs = 'checkpoint_engine.worker.VllmColocateWorkerExtension';
+  for (const [configuration, message] of [
+    [configured(theirs), /are those of checkpoint-engine \(\S+\): set link "checkpoint-engine"/],
+    [configured('', 'nccl'), /have nothing of weightcast: start it with --weight-transfer-config/],
+    [configured(''), /have nothing of weightcast/],
+    [configured(theirs, 'weightcast'), null],
+    [configured('mine.Extension'), null],
+    [status(200, '{"vllm_config":"a text"}'), null],
+  ] as const) {
+    const answer = results({ protocol: 2 }, { protocol: 2 });
+    const { asked, endpoint } = await fakeEngine(t, answer, { transferEngine: true, configuration });
+    const workers = clientOf(t, endpoint).workers(patient());
+    if (message === null) assert.equal((await workers)!.protocol, 2);
+    else await assert.rejects(workers, { name: 'EngineError', message });
+    assert.equal(asked.length, message === null ? 1 : 0);
+  }
+});
+
+test("what a failed update of checkpoint-engine's workers leaves in the engine is said", async (t) => {
+  const { endpoint } = await fakeEngine(t, status(500, '{"error":{"message":"KeyError"}}'));
+  const client = clientOf(t, endpoint, { link: 'checkpoint-engine' });
+  await assert.rejects(client.update(order, patient()), {
+    message: /with 500: KeyError; if several of its workers failed, .* then start it again$/,
+  });
+  const one = { ...order, links: { 'GPU-1': links['GPU-1'] } };
+  await assert.rejects(client.update(one, patient()), { message: /with 500: KeyError$/ });
+});
+
 test('an engine says which version of the worker link its workers understand, before anything else is asked', async (t) => {
   const noMethod = status(500, '{"error":{"message":"no attribute weightcast_protocol"}}');
   for (const [answer, version] of [
@@ -188,22 +228,27 @@ test('what one worker says against an update counts for all of them, and what no
     waiting: null,
     held: 'unknown',
   });
+  const changed = { protocol: 2, held: { version: null, isForeign: true } };
+  const foreign = await engineThatAnswers(t, results({ protocol: 2, held: { version: 'a@1' } }, changed));
+  assert.equal((await clientOf(t, foreign.endpoint).workers(patient()))!.held, 'foreign');
   const fresh = await engineThatAnswers(t, results({ protocol: 2, held: null }));
   assert.equal((await clientOf(t, fresh.endpoint).workers(patient()))!.held, 'nothing');
 });
 
 test('what an engine says of its weights contradicts an instance that has others', () => {
-  const held = (version: string | null) => ({ held: { version } });
-  assert.equal(contradiction('a@1', 'a@1', held('a@1')), null);
-  assert.equal(contradiction('a@1', null, null), null);
-  assert.equal(contradiction('a@1', 'a@1', { held: 'unknown' }), null);
-  assert.match(contradiction('a@1', 'b@2', null)!, /says that its weights are b@2, not a@1/);
-  assert.match(
-    contradiction('a@1', 'a@1', held('b@2'))!,
-    /workers hold b@2, not a@1: someone else has updated/,
-  );
-  assert.match(contradiction('a@1', 'a@1', held(null))!, /parts of several versions: someone else's update/);
-  assert.match(contradiction('a@1', null, { held: 'nothing' })!, /no weights since they were started/);
+  const of = (held: SaidOfWeights['held'], label: string | null = 'a@1', before: string | null = null) =>
+    contradiction('a@1', { held, version: label, before });
+  assert.equal(of({ version: 'a@1' }), null);
+  assert.equal(of('unknown'), null);
+  assert.equal(of('unknown', null), null);
+  assert.match(of('unknown', 'b@2', 'a@1')!, /says that its weights are b@2, not a@1: it was started again/);
+  assert.match(of({ version: 'b@2' })!, /workers hold b@2, not a@1: someone else has updated/);
+  assert.match(of({ version: null })!, /parts of several versions: someone else's update/);
+  assert.match(of('nothing', null)!, /no weights since they were started/);
+  assert.match(of('foreign')!, /hold other weights than weightcast gave them/);
+  // It was not told, or has not heard it.
+  assert.equal(of('unknown', 'b@2', 'b@2'), null);
+  assert.equal(of({ version: 'a@1' }, 'b@2'), null);
 });
 
 test('an engine without names for its weights is told none again, until it says one', async (t) => {

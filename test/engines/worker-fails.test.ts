@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { type TestContext, test } from 'node:test';
 import { encode } from '@msgpack/msgpack';
 import { Reply } from 'zeromq';
@@ -26,6 +27,41 @@ test('a worker that never connects ends the first request at its deadline', asyn
     'the engine worker on device HOST-test-0 did not connect within 300 ms when opening the link buffer',
   );
   await link.abort('no worker');
+});
+
+/** Connects as ZeroMQ does, as a process of that user, and says whether it is greeted. */
+const knock = `
+import os, socket, sys
+os.setuid(int(sys.argv[1]))
+peer = socket.socket(socket.AF_UNIX)
+peer.settimeout(10)
+peer.connect("\\0" + sys.argv[2])
+try:
+    peer.sendall(b"\\xff" + bytes(8) + b"\\x7f")
+    print("greeted" if peer.recv(1) else "refused")
+except (ConnectionResetError, BrokenPipeError):
+    print("refused")
+`;
+const stranger = 65_534;
+
+test('nobody takes the place of a worker who is neither the same user nor root, unless that is allowed', {
+  skip: process.getuid!() !== 0 && 'it takes root to be another user',
+}, async (t) => {
+  t.after(() => delete process.env.WEIGHTCAST_WORKER_UIDS);
+  const answer = (uid: number, address: string) => {
+    const name = address.replace('ipc://@', '');
+    const python = spawnSync('python3', ['-c', knock, String(uid), name], { encoding: 'utf8' });
+    return python.stdout.trim() || python.stderr;
+  };
+  const link = await bindLink(t, { timeoutMilliseconds: soon });
+  assert.equal(answer(stranger, link.address), 'refused');
+  assert.match(
+    (await failure(link.open(buffer))).message,
+    /; a process of another user was refused \(WEIGHTCAST_WORKER_UIDS\)$/,
+  );
+  assert.equal(answer(0, (await bindLink(t)).address), 'greeted');
+  process.env.WEIGHTCAST_WORKER_UIDS = `7,${stranger}`;
+  assert.equal(answer(stranger, (await bindLink(t)).address), 'greeted');
 });
 
 test('a worker that is killed while it loads ends the request at once, and all later ones with the same error', async (t) => {

@@ -105,12 +105,12 @@ test('another process opens memory by its handle, and closing it there leaves it
 test('a handle that opens nothing is refused', (t) => {
   const device = new CudaTest(t).device();
   const own = device.allocate(1);
-  assert.throws(() => device.openMemory(own.ipcHandle), {
+  assert.throws(() => device.open(own.ipcHandle), {
     name: 'NativeError',
     message:
       /^cannot open another process's memory on device GPU-.*: invalid argument \(CUDA_ERROR_INVALID_VALUE\)$/,
   });
-  assert.throws(() => device.openMemory(new Uint8Array(63)), /has 64 bytes, not 63/);
+  assert.throws(() => device.open(new Uint8Array(63)), /has 64 bytes, not 63/);
 });
 
 test('a device that is not there is refused with how many there are', () => {

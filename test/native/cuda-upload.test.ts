@@ -23,6 +23,30 @@ test('upload copies rectangles out of segments to absolute offsets in the buffer
   assert(interval.startedAt <= interval.endedAt);
 });
 
+test('an upload copies out of memory of the device as out of segments, both in one', async (t) => {
+  const cuda = new CudaTest(t);
+  const device = cuda.device();
+  const source = device.allocate(12);
+  const buffer = device.allocate(16);
+  const segments = ['abcdefghijkl', '................'].map((text) => cuda.segment(Buffer.from(text)));
+  await device.upload([{ segment: segments[0]!, rectangles: Float64Array.from(run(0, 0, 12)) }], source);
+  await device.upload([{ segment: segments[1]!, rectangles: Float64Array.from(run(0, 0, 16)) }], buffer);
+  const interval = await device.upload(
+    [
+      // Rows "ab" and "ef" next to each other, then "jkl" in one piece.
+      { segment: source, rectangles: Float64Array.of(0, 1, 2, 2, 4, 2, ...run(9, 8, 3)) },
+      { segment: segments[0]!, rectangles: Float64Array.from(run(0, 13, 2)) },
+    ],
+    buffer,
+  );
+  assert.equal(await contentOf(device, buffer), '.abef...jkl..ab.');
+  assert(interval.startedAt <= interval.endedAt);
+  await assert.rejects(
+    device.upload([{ segment: source, rectangles: Float64Array.from(run(0, 15, 2)) }], buffer),
+    NativeError,
+  );
+});
+
 test('runs that lie next to each other on both sides are copied as one, in whatever order they come', async (t) => {
   const cuda = new CudaTest(t);
   const device = cuda.device();

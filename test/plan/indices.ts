@@ -21,6 +21,7 @@ export function indexOf(files: readonly IndexedFile[]): CheckpointIndex {
       path: `${shared ? '/dev/shm' : '/data'}/f${file}`,
       bytes: 100 + tensors.reduce((a, b) => a + b, 0),
       inSharedMemory: shared ?? false,
+      device: null,
       identity: `1:${file}:0:0:0:header`,
     })),
     names: rows.map(({ name }) => name),

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type Cuts, cutAt, isKept, partBytes, WHOLE } from '../../src/checkpoint/cuts.ts';
+import { packCuts, unpackCuts } from '../../src/checkpoint/cuts-codec.ts';
 import { DTYPES } from '../../src/checkpoint/dtype.ts';
 import { layoutDigests, type Manifest, shapeOf } from '../../src/checkpoint/manifest.ts';
 import { combineParts } from '../../src/checkpoint/parts.ts';
@@ -14,6 +15,7 @@ import {
   cutsOf,
   divided,
   forModels,
+  halves,
   type Kept,
   laidOut,
   nothing,
@@ -256,4 +258,13 @@ test('a rank that is sent as much of each tensor has the same plan, with its own
       null,
     );
   });
+});
+
+test('what workers keep is packed for its way, whatever it is, and of a large model to a fiftieth', () => {
+  forModels((_, kept) => {
+    for (const cuts of kept) assert.deepEqual(unpackCuts(packCuts(cuts)), cuts);
+  });
+  const large = cutsOf(Array.from({ length: 100_000 }, (_, row) => halves[row % 4]!.kept[row % 2]!));
+  assert.ok(packCuts(large).byteLength < (9 * 100_000) / 50);
+  assert.throws(() => unpackCuts(packCuts(large).subarray(1)), { code: 'WEIGHTCAST_PROTOCOL' });
 });

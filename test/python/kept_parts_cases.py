@@ -392,6 +392,17 @@ class Updates(unittest.TestCase):
         worker.send(version(100))
         self.assert_equal(by_parts, worker.parameters())
 
+    def test_whole_tensors_may_come_without_those_of_which_nothing_is_kept(self) -> None:
+        worker = self.workers[1]
+        token, _ = worker.record(version(1))
+        weights = version(100)
+        del weights["other.x"]
+        reply = worker.send(weights, kept=token)
+        self.assertEqual(len(digests_of(reply)), len(weights))
+        spared = worker.parameters()
+        worker.send(version(100))
+        self.assert_equal(spared, worker.parameters())
+
     def test_a_rank_for_which_no_row_is_left_is_sent_the_tensor_all_the_same(self) -> None:
         worker = self.workers[0]
         worker.model = Model(first=Split(3, 4, rows0=(3, 4), columns1=(3, 8)))

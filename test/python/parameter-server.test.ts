@@ -20,6 +20,7 @@ import { PythonEngine } from './python-engine.ts';
 import { missingPython } from './python-interpreter.ts';
 import { oddTensors } from './tensors.ts';
 import { torchrun } from './torchrun.ts';
+import { runUnitTests } from './unit-tests.ts';
 
 /** Of a checkout of checkpoint-engine, or of its source distribution, which scripts/test-python.sh names. */
 const example = join(process.env.WEIGHTCAST_CHECKPOINT_ENGINE ?? '', 'examples/update.py');
@@ -148,6 +149,10 @@ test('checkpoint-engine’s own example updates an engine, with nothing changed 
   });
   assert.ok(daemon);
 });
+
+test('an engine is asked what its workers speak only where it does not say what they are', { skip }, () =>
+  runUnitTests('engine_probe_cases.py'),
+);
 
 test('weightcast.update takes the options of that example, and asks the engine what its workers speak', {
   skip: skip || skipOriginal,

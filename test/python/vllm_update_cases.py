@@ -176,6 +176,12 @@ class Updates(unittest.TestCase):
             raise KeyError
         self.assertEqual(bias.tolist(), [7.0] * 4)
         self.assertIs(self.model.second.bias, bias)
+        # Also where another layer is new, and so is what attention computes of it.
+        with self.assertRaises(KeyError), update_of(self.target) as update:
+            self.load(update, 2.0, "first.a", "first.b", "second.bias")
+            raise KeyError
+        self.assertEqual(self.model.attention.sum, -16.0)
+        self.assertEqual(bias.tolist(), [7.0] * 4)
 
     def head_of(self, **layers: Any) -> Head:
         self.model = Model(embedding=Layer("weight"), lm_head=Head(), **layers)
@@ -504,9 +510,9 @@ class Updates(unittest.TestCase):
         self.assertTrue(torch.equal(runner._combined_gate_weight, joined))
         self.assertEqual(runner._combined_gate_weight.data_ptr(), place)
 
-    def tied(self, head: Layer, embedding: Layer) -> Target:
+    def tied(self, head: Layer, embedding: Layer, **others: Layer) -> Target:
         config = {**vars(CONFIG), "hf_text_config": types.SimpleNamespace(tie_word_embeddings=True)}
-        return Target("target", Model(embedding=embedding, lm_head=head), types.SimpleNamespace(**config))
+        return Target("target", Model(embedding=embedding, lm_head=head, **others), types.SimpleNamespace(**config))
 
     def test_a_tied_head_packs_the_new_weight(self) -> None:
         class UnquantizedEmbeddingMethod:
@@ -545,6 +551,47 @@ class Updates(unittest.TestCase):
                 update.finish()
             self.assertEqual(target.model.held()["embedding.weight"], [2.0] * 4)
             self.assertIs(head.weight, embedding.weight)
+
+    def test_a_second_name_of_a_tied_weight_may_come_in_a_call_of_its_own(self) -> None:
+        class AutoWeightsLoader:
+            """Of vllm/model_executor/models/utils.py."""
+
+            _loaded_params_are_complete = True
+
+            def __init__(self, module: Model) -> None:
+                self.module = module
+                self._skipped_aliases: dict[str, str] = {}
+
+            def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+                known = [one for one in weights if one[0] != "lm_head.weight"]
+                loaded = self.module.load_known(known)
+                self._skipped_aliases = {"lm_head.weight": "embedding.weight"}
+                self._check_skipped_aliases({name for name, _ in known})
+                return loaded
+
+            def _check_skipped_aliases(self, loaded: set[str]) -> None:
+                if "embedding.weight" not in loaded:
+                    raise ValueError("'lm_head.weight' was skipped because it is tied to 'embedding.weight'")
+
+        fake_vllm.put_module("vllm.model_executor.models")
+        fake_vllm.put_module("vllm.model_executor.models.utils", AutoWeightsLoader=AutoWeightsLoader)
+        check = AutoWeightsLoader._check_skipped_aliases
+        embedding = Layer("weight")
+        target = self.tied(embedding, embedding, norm=Layer("a"))
+        model = target.model
+        model.load_known = model.load_weights
+        model.load_weights = lambda weights: AutoWeightsLoader(model).load_weights(weights)
+        with update_of(target) as update:
+            self.load(update, 2.0, "embedding.weight")
+            self.load(update, 9.0, "lm_head.weight", "norm.a")
+            update.finish()
+        self.assertEqual(model.held()["embedding.weight"], [2.0] * 4)
+        for quantization in (None, "of which nobody knows all names"):
+            target.model_config.quantization = quantization
+            with self.assertRaisesRegex(ParametersMissing, "model: embedding.weight$"), update_of(target) as update:
+                self.load(update, 9.0, "lm_head.weight", "norm.a")
+                update.finish()
+        self.assertIs(AutoWeightsLoader._check_skipped_aliases, check)
 
     def test_a_tied_head_with_a_weight_of_its_own_is_refused(self) -> None:
         with self.assertRaisesRegex(ModelNotReloadable, "its lm_head holds a copy"):

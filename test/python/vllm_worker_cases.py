@@ -258,6 +258,47 @@ class Refusals(unittest.TestCase):
         with self.assertLogs("vllm.weightcast", "ERROR"):
             self.assertEqual(self.said(), {"protocol": 2})
 
+    def update(self, value: float) -> str:
+        rank = FakeRank()
+        self.addCleanup(rank.close)
+        answers: list[Any] = []
+        tensors = {"first.a": torch.full((4,), value)}
+        rank.send([tensors], lambda links: answers.append(self.worker.update_weights_from_weightcast(links, 60)))
+        return answers[0]["version"]
+
+    def test_weights_that_somebody_else_has_changed_are_not_the_version_that_they_were_given(self) -> None:
+        given = {"version": self.update(2.0)}
+        self.assertEqual(self.said()["held"], given)
+        weight = self.model.first.a
+        weight.data.copy_(weight.data.clone())
+        self.assertEqual(self.said()["held"], given)
+        changes: list[tuple[str, Any]] = [
+            ("in place", lambda: weight.data[3].add_(1.0)),
+            ("another tensor", lambda: setattr(self.model.first, "a", torch.nn.Parameter(torch.zeros(4)))),
+            ("a session that is under way", lambda: fake_vllm.initialize_layerwise_reload(self.model)),
+        ]
+        for how, change in changes:
+            with self.subTest(how):
+                change()
+                self.assertEqual(self.said()["held"], {"version": None, "isForeign": True})
+            self.assertEqual({"version": self.update(2.0)}, self.said()["held"])
+
+    def test_weights_that_cannot_be_read_now_are_what_they_were_given(self) -> None:
+        given = {"version": self.update(2.0)}
+        self.model.first.a.data.fill_(9.0)
+        asleep = types.SimpleNamespace(tag="weights", is_asleep=True, cpu_backup_tensor=None)
+        allocator = types.SimpleNamespace(instance=types.SimpleNamespace(pointer_to_data={1: asleep}))
+        fake_vllm.put_module("vllm.device_allocator.cumem", CuMemAllocator=allocator)
+        self.assertEqual(self.said()["held"], given)
+        # From before the version that has `is_asleep`, awake or asleep on level 2.
+        del asleep.is_asleep
+        self.assertEqual(self.said()["held"], given)
+        asleep.is_asleep = False
+        self.worker.vllm_config.offload_config = types.SimpleNamespace(prefetch=types.SimpleNamespace(offload_group_size=2))
+        self.assertEqual(self.said()["held"], given)
+        self.worker.vllm_config.offload_config = None
+        self.assertTrue(self.said()["held"]["isForeign"])
+
     def test_an_update_that_breaks_off_leaves_no_version(self) -> None:
         rank = FakeRank()
         self.addCleanup(rank.close)

@@ -23,10 +23,11 @@ class EngineProbe:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(f"--endpoint is {endpoint!r}; it must be a URL such as http://127.0.0.1:8000")
         self._parts = parts
+        self._prefix = parts.path.rstrip("/") if uds is None else ""
         self._uds = uds
         self._headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
         #: As `Client.add_instance` takes it.
-        self.endpoint = f"unix:{uds}" if uds is not None else f"{parts.scheme}://{parts.netloc}"
+        self.endpoint = f"unix:{uds}" if uds is not None else f"{parts.scheme}://{parts.netloc}{self._prefix}"
 
     def until_healthy(self, seconds: float) -> None:
         """Raises `DeadlineError` if it is not by then."""
@@ -43,22 +44,43 @@ class EngineProbe:
             time.sleep(_PAUSE_SECONDS)
 
     def link(self) -> str:
-        """What its workers speak: whether a vLLM has weightcast's worker extension or transfer engine."""
-        question = {"method": "weightcast_protocol", "timeout": _ANSWER_SECONDS}
-        ours = self._status("POST", "/collective_rpc", question) == 200
-        return "weightcast" if ours else "checkpoint-engine"
+        """What its workers speak: whether a vLLM has weightcast's worker extension or transfer engine.
+
+        The workers are asked only if their configuration leaves it open: of a question that fails in several of them, vLLM finds
+        answers in its next calls.
+        """
+        is_ours = self._is_configured()
+        if is_ours is None:
+            question = {"method": "weightcast_protocol", "timeout": _ANSWER_SECONDS}
+            is_ours = self._status("POST", "/collective_rpc", question) == 200
+        return "weightcast" if is_ours else "checkpoint-engine"
+
+    def _is_configured(self) -> bool | None:
+        """As vLLM 0.11 and later say what they were started with; None if it does not say, or an extension is neither."""
+        status, text = self._answer("GET", "/server_info?config_format=json")
+        try:
+            config = json.loads(text)["vllm_config"] if status == 200 else {}
+            extension = config["parallel_config"]["worker_extension_cls"]
+            backend = (config.get("weight_transfer_config") or {}).get("backend")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+        if backend == "weightcast" or extension.startswith("weightcast."):
+            return True
+        return False if extension == "" or extension.startswith("checkpoint_engine.") else None
 
     def _status(self, method: str, path: str, body: Any = None) -> int | None:
         """None if there is no answer."""
+        return self._answer(method, path, body)[0]
+
+    def _answer(self, method: str, path: str, body: Any = None) -> tuple[int | None, bytes]:
         connection = self._connection()
         try:
             headers = {**self._headers, "content-type": "application/json"}
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            connection.request(method, self._prefix + path, None if body is None else json.dumps(body), headers)
             response = connection.getresponse()
-            response.read()
-            return response.status
+            return response.status, response.read()
         except (OSError, http.client.HTTPException):
-            return None
+            return None, b""
         finally:
             connection.close()
 

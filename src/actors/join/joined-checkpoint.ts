@@ -149,11 +149,11 @@ export class JoinedCheckpoint {
     this.#plan.retrySource(rank, source);
   }
 
-  /** What to read next; null for a receiver with no read in flight and none to start. */
+  /** What to read next; null for a receiver that has nothing to start now, and is not done. */
   next(rank: number): NextReads | null {
     const reads = this.#plan.next(rank);
     const isDone = this.#plan.isDone(rank);
-    if (reads.length === 0 && !isDone && !this.#plan.isReading(rank)) return null;
+    if (reads.length === 0 && !isDone) return null;
     return { reads, sources: this.#newSources(rank, reads), isDone };
   }
 

@@ -76,6 +76,7 @@ export class Receiver {
   readonly totalBytes: number;
   #report: ReadReport = { arrived: [], failed: [] };
   #failure: WeightcastError | null = null;
+  #questions = 0;
   #run: Promise<void> = Promise.resolve();
   /** What was read, by source rank and way. */
   readonly #received = new Map<string, Received>();
@@ -179,17 +180,34 @@ export class Receiver {
     this.#peers.clear();
   }
 
+  /**
+   * Asks again whenever a read ends, and has a question open all the while: a read from a source that hangs does not end, and
+   * the swarm has something else to read instead when it knows.
+   */
   async #readAll(swarm: SwarmClient): Promise<void> {
     await swarm.join(this.wanted);
-    while (this.#failure === null) {
-      const report = this.#report;
-      this.#report = { arrived: [], failed: [] };
+    let isDone = false;
+    while (this.#failure === null && !isDone) {
+      const goOn = [...this.#reading].map((read) => read.then(() => false));
+      isDone = await Promise.race([this.#ask(swarm), ...goOn]);
+    }
+  }
+
+  /** Begins what the swarm answers. Resolves with whether everything has arrived. */
+  async #ask(swarm: SwarmClient): Promise<boolean> {
+    this.#questions += 1;
+    const question = this.#questions;
+    const report = this.#report;
+    this.#report = { arrived: [], failed: [] };
+    try {
       const { reads, sources, isDone } = await swarm.next(report);
-      if (isDone) return;
       for (const source of sources) this.#learn(source);
       for (const { piece, source } of reads) this.#begin(piece, source);
-      // With no read in flight the swarm parks the next question, so this loop does not spin.
-      if (this.#reading.size > 0) await Promise.race(this.#reading);
+      return isDone;
+    } catch (error) {
+      // The swarm answers only the last question.
+      if (question < this.#questions) return false;
+      throw error;
     }
   }
 

@@ -25,7 +25,7 @@ export const swarmSpawnOptions: SpawnOptions<SwarmInbox> = {
 
 type MessageOf<T extends SwarmInbox['type']> = Extract<SwarmInbox, { type: T }>;
 
-/** How long a receiver with nothing to read waits for an answer. */
+/** How long a receiver with nothing more to read waits for an answer. */
 const parkMilliseconds = 1_000;
 
 interface Waiting {
@@ -155,7 +155,7 @@ export class SwarmActor implements Actor<SwarmInbox> {
     this.#failStarving(joined, [rank], context);
   }
 
-  /** Answers parked receivers that can read now, still have reads in flight, or are done. */
+  /** Answers parked receivers that can read something more now, or are done. */
   #serve(joined: Joined): void {
     for (const rank of joined.waiting.keys()) {
       const next = joined.checkpoint.next(rank);

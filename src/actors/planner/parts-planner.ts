@@ -1,11 +1,11 @@
-import type { Cuts } from '../../checkpoint/cuts.ts';
+import { type Cuts, isKept } from '../../checkpoint/cuts.ts';
 import { shapeText } from '../../checkpoint/dtype.ts';
 import { type Manifest, tensorsDigest } from '../../checkpoint/manifest.ts';
 import { quoted } from '../../checkpoint/printable.ts';
 import { MemoryError } from '../../errors.ts';
 import type { FusedUnits } from '../../plan/fused-tensors.ts';
 import { firstGap, sentParts } from '../../plan/kept-parts.ts';
-import { type Share, shareOf, whyNotParts } from '../../plan/parts-choice.ts';
+import { type Share, shareOf, tensorsIfSpared, whyNotParts } from '../../plan/parts-choice.ts';
 import {
   type PartsPlan,
   type PartsPlanInput,
@@ -14,8 +14,9 @@ import {
   stillFits,
 } from '../../plan/parts-plan.ts';
 import type { Plan } from '../../plan/plan.ts';
+import { arrivalOf, unclaimedRows } from '../../plan/sparing.ts';
 import { RecentMap } from '../../recent-map.ts';
-import type { Lacking, PartsPlanned, ReadAnswer } from '../protocol/plan-values.ts';
+import type { Lacking, PartsPlanned, ReadAnswer, Sparing } from '../protocol/plan-values.ts';
 import type { PlannerMessage } from '../protocol/planner.ts';
 
 type Question = Extract<PlannerMessage, { type: 'plan-parts' }>;
@@ -34,6 +35,8 @@ interface Division {
   readonly layout: string;
   /** By the position of a rank in its instance. */
   readonly shares: readonly Share[];
+  /** What no worker keeps, which the first rank is sent. */
+  readonly unclaimed: Uint32Array;
   /** By rank. */
   readonly plans: RecentMap<number, RankPlan>;
 }
@@ -61,6 +64,8 @@ export class PartsPlanner {
   /** By digest, and divisions by all that they follow from. */
   readonly #cuts = new RecentMap<string, Cuts>(mostCutEntries, ({ dims }) => dims.length);
   readonly #divisions = new RecentMap<string, Division>(mostDivisions);
+  /** `arrivalDigest` of what a rank is sent of the tensors of a manifest. */
+  readonly #expected = new WeakMap<Manifest, WeakMap<Cuts, string>>();
   /** Instances are planned one after the other: the next one is likely to be like the last. */
   #last: Promise<unknown> = Promise.resolve();
 
@@ -86,29 +91,34 @@ export class PartsPlanner {
   }
 
   async #plan(question: Question, checkpoint: Checkpoint): Promise<PlannedParts> {
-    const { ranks, whole } = question;
-    const tensors = tensorsDigest(checkpoint.manifest);
+    const { ranks } = question;
+    const { manifest } = checkpoint;
+    const tensors = tensorsDigest(manifest);
     const kept = ranks.map((one) => one.kept.find((known) => known.tensors === tensors)?.digest);
     const silent = ranks.find((_, at) => kept[at] === undefined);
     if (silent !== undefined) {
       return {
         outcome: 'whole',
         why: `the engine worker of rank ${silent.rank} has not said which parts it keeps`,
+        sparing: null,
       };
     }
     const digests = kept as string[];
     const lacking = this.#lacking(ranks.map(({ rank }, at) => ({ rank, digest: digests[at]! })));
     if (lacking !== null) return lacking;
     const division = await this.#divide(question, checkpoint, digests);
-    const why = whyNotParts(checkpoint.manifest, ranks, division.shares, whole);
-    if (why !== null) return { outcome: 'whole', why };
+    const why = whyNotParts(manifest, ranks, division.shares, question.whole);
+    const whole = async (why: string) => {
+      return { outcome: 'whole', why, sparing: await this.#spare(manifest, division, digests) } as const;
+    };
+    if (why !== null) return whole(why);
     try {
       const plans: Plan[] = [];
       for (const at of ranks.keys()) plans.push(await this.#planRank(question, checkpoint, division, at));
       return { outcome: 'parts', plans };
     } catch (thrown) {
       if (!(thrown instanceof MemoryError)) throw thrown;
-      return { outcome: 'whole', why: thrown.message };
+      return whole(thrown.message);
     }
   }
 
@@ -148,11 +158,37 @@ export class PartsPlanner {
     const known = this.#divisions.get(key);
     if (known !== undefined) return known;
     const shares: Share[] = [];
-    for (const sent of sentParts(manifest, this.#cutsOf(digests))) {
+    const kept = this.#cutsOf(digests);
+    for (const sent of sentParts(manifest, kept)) {
       await this.#breathe();
       shares.push(shareOf(manifest, sent));
     }
-    return this.#divisions.set(key, { layout, shares, plans: new RecentMap(mostPlans) });
+    const unclaimed = unclaimedRows(kept[0]!, shares[0]!.sent);
+    return this.#divisions.set(key, { layout, shares, unclaimed, plans: new RecentMap(mostPlans) });
+  }
+
+  /** What each rank announces of whole tensors; null if there is nothing to be gained by that. */
+  async #spare(
+    manifest: Manifest,
+    { shares, unclaimed }: Division,
+    digests: readonly string[],
+  ): Promise<Sparing[] | null> {
+    if (tensorsIfSpared(shares) >= manifest.names.length) return null;
+    const expected = this.#expected.get(manifest) ?? new WeakMap<Cuts, string>();
+    this.#expected.set(manifest, expected);
+    const sparing: Sparing[] = [];
+    for (const [at, { sent }] of shares.entries()) {
+      if (!expected.has(sent)) {
+        await this.#breathe();
+        expected.set(
+          sent,
+          arrivalOf(manifest.digests, (row) => isKept(sent, row)),
+        );
+      }
+      const also = at === 0 ? unclaimed : new Uint32Array();
+      sparing.push({ kept: digests[at]!, also, expected: expected.get(sent)! });
+    }
+    return sparing;
   }
 
   async #planRank(

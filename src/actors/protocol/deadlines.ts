@@ -31,8 +31,18 @@ export const deadlines = {
   engineResume: 30_000,
   /** The same where it is tried again for as long as the cluster runs: an update, and the next one, wait for that long. */
   resumeTry: 10_000,
-  /** The same when the cluster ends, which it does in any case. */
+  /**
+   * The same when the cluster ends, which it does in any case; and of a pause that may still take effect then. A part of the
+   * time that the end may take, which users can set.
+   */
   lastResumeTry: 2_000,
+  /** An engine saying whether it is paused, when it has not answered that it was resumed. Users can set it. */
+  engineState: 2_000,
+  /**
+   * A rank that is lost to the cluster ending by itself: it may still be well, and one that hangs is killed after that. A part
+   * of the time that the cluster's end may take, which users can set.
+   */
+  lostRank: 1_000,
   /** Connecting to a rank of another host, with mutual authentication. */
   connect: 10_000,
   /** Reading one piece from another host, over a slow network that many share. */

@@ -82,11 +82,23 @@ export const readAnswer = z.discriminatedUnion('outcome', [
 ]);
 export type ReadAnswer = z.infer<typeof readAnswer>;
 
+/**
+ * Of whole tensors a rank announces to its engine worker only those of which this keeps something, by what it has said under the
+ * digest `kept`, and the rows `also`, of which no worker of the instance does: so that each arrives at one of them.
+ */
+export const sparing = z.object({
+  kept: z.string(),
+  also: words,
+  /** `arrivalDigest` of these, in the order of the manifest's rows. */
+  expected: z.string(),
+});
+export type Sparing = z.infer<typeof sparing>;
+
 export const partsPlanned = z.discriminatedUnion('outcome', [
   /** A plan for each rank, in their order. */
   z.object({ outcome: z.literal('parts'), planned: z.array(planned) }),
-  /** Why it has to be whole tensors. */
-  z.object({ outcome: z.literal('whole'), why: z.string() }),
+  /** Why it has to be whole tensors. `sparing`: one for each rank, in their order; null where all are announced. */
+  z.object({ outcome: z.literal('whole'), why: z.string(), sparing: z.array(sparing).nullable() }),
   lacking,
 ]);
 export type PartsPlanned = z.infer<typeof partsPlanned>;

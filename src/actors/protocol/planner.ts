@@ -36,7 +36,7 @@ export const toPlanner = {
       checkpoint: name,
       source: loadable,
       segmentName: z.string(),
-      ranks: z.array(z.object({ rank, host: z.string(), directory: z.string() })),
+      ranks: z.array(z.object({ rank, host: z.string(), directory: z.string(), deviceUuid: z.string() })),
       /** Sets of segments that may be reused. */
       spare: z.array(z.array(ownSegment)),
     },

@@ -1,7 +1,7 @@
 import * as z from 'zod';
 import { document, examinedFile, exposedSegment, loadRequest } from './checkpoint-values.ts';
 import { receptionRequest } from './join-values.ts';
-import { updateRates } from './plan-values.ts';
+import { sparing, updateRates } from './plan-values.ts';
 import { type MessageIn, notice, request } from './table.ts';
 import {
   arrivedDigests,
@@ -13,7 +13,7 @@ import {
   streamed,
   workerAsked,
 } from './update-values.ts';
-import { binary, bytes, cuts, epoch, longs, milliseconds, nothing } from './values.ts';
+import { binary, bytes, epoch, longs, milliseconds, nothing } from './values.ts';
 
 export const toRank = {
   /** Looks at files on the rank's host. `known`: an identity that they are expected to have. */
@@ -68,8 +68,8 @@ export const toRank = {
   ),
   /** What it has answered to `stream` of its last epoch by a digest. */
   arrivedDigests: request('arrived-digests', { epoch }, arrivedDigests),
-  /** What it has announced under this digest. */
-  keptParts: request('kept-parts', { digest: z.string() }, cuts),
+  /** What it has announced under this digest, as `packCuts` packs it. */
+  keptParts: request('kept-parts', { digest: z.string() }, z.object({ packed: binary })),
   /** For one rank of a group without a communicator. */
   createCommunicator: request(
     'create-communicator',
@@ -98,6 +98,8 @@ export const toRank = {
       segments: z.array(z.string()),
       /** `arrivalDigest` of the checkpoint. */
       expected: z.string(),
+      /** Null: all tensors are announced to the engine worker. */
+      sparing: sparing.nullable(),
       /** What to receive from other hosts; null if nothing. */
       reception: receptionRequest.nullable(),
       /** With less free device memory than this during the update, the rank gives up its staging slot. */

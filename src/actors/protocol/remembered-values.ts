@@ -32,6 +32,8 @@ export const rememberedInstance = z.object({
   name,
   held,
   isPaused: z.boolean(),
+  /** It may still pause, for so long. */
+  pauseDue: z.object({ milliseconds: z.number().positive() }).nullable(),
   problem: z.string().nullable(),
   draftKept: z.string().nullable(),
   /** The update that changes it now: the first of its epochs that may have, and what the engine held before. */

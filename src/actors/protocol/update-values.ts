@@ -55,6 +55,10 @@ export const updateRequest = z.object({
   stepTimeoutMilliseconds: milliseconds.optional(),
   /** From the first worker of an instance that has connected to the last one. */
   connectTimeoutMilliseconds: milliseconds.optional(),
+  /** Of an engine that is down, or starts, until it is ready. */
+  readyTimeoutMilliseconds: milliseconds.optional(),
+  /** Of one try to resume an engine, as far as the update waits for it. */
+  resumeTimeoutMilliseconds: milliseconds.optional(),
 });
 export type UpdateRequest = z.infer<typeof updateRequest>;
 
@@ -101,7 +105,7 @@ export const arrivedDigests = z.object({
 export type ArrivedDigests = z.infer<typeof arrivedDigests>;
 
 /**
- * `as registered`: of every tensor the whole, with the checkpoint's digest. `digest`: of parts as they were announced, the
+ * `as registered`: of every tensor that was announced the whole, with the checkpoint's digest. `digest`: of parts as they were announced, the
  * `arrivalDigest` of all their digests, which the rank keeps.
  */
 export const arrived = z.union([

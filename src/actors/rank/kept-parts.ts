@@ -3,9 +3,13 @@ import { type Manifest, tensorsDigest } from '../../checkpoint/manifest.ts';
 import { PartsRefusedError, WeightcastError, WorkerLinkError } from '../../errors.ts';
 import { inManifestRows } from '../../plan/kept-parts.ts';
 import type { Plan } from '../../plan/plan.ts';
+import { announcedRows } from '../../plan/sparing.ts';
 import type { Logger } from '../../ports.ts';
 import { RecentMap } from '../../recent-map.ts';
+import type { Sparing } from '../protocol/plan-values.ts';
 import type { KeptAnnouncement, WorkerAsked } from '../protocol/update-values.ts';
+import type { Announcement } from './announcement.ts';
+import type { WorkerLinkOrder } from './ports.ts';
 import type { RankTransfer } from './transfer.ts';
 
 /** Enough for a target model and for others that the engine is given in turn. */
@@ -16,6 +20,10 @@ interface Known {
   /** In the order of a manifest's rows. */
   readonly cuts: Cuts;
   readonly digest: string;
+}
+
+interface PartsOrder extends Pick<WorkerLinkOrder, 'parts' | 'kept'> {
+  readonly announcement: Announcement | null;
 }
 
 /**
@@ -42,16 +50,25 @@ export class KeptParts {
     throw new WeightcastError(`rank ${this.#rank} no longer knows the parts ${digest} of its engine worker`);
   }
 
-  /** What to tell the worker of parts when it opens the link buffer. Throws `WeightcastError` as {@link cutsOf}. */
-  order(plan: Plan, manifest: Manifest, asked: WorkerAsked['parts']) {
+  /**
+   * What to tell the worker of parts when it opens the link buffer, and what is announced to it of whole tensors: null for all.
+   * Throws `WeightcastError` as {@link cutsOf}.
+   */
+  order(plan: Plan, manifest: Manifest, asked: WorkerAsked['parts'], sparing: Sparing | null): PartsOrder {
     const tensors = tensorsDigest(manifest);
     if (asked === 'anew' || asked === 'forget') this.#known.delete(tensors);
     const known = this.#known.get(tensors);
     const isAsked = asked === 'learn' || asked === 'anew';
-    if (plan.cuts === null) return { parts: isAsked && known === undefined, kept: null };
+    if (plan.cuts === null) {
+      if (known === undefined || sparing?.kept !== known.digest)
+        return { parts: isAsked && known === undefined, kept: null, announcement: null };
+      const { also, expected } = sparing;
+      const announcement = { rows: announcedRows(known.cuts, also), expected };
+      return { parts: false, kept: known.token, announcement };
+    }
     if (known === undefined)
       throw new WeightcastError(`rank ${this.#rank} has forgotten what its engine worker keeps`);
-    return { parts: false, kept: known.token };
+    return { parts: false, kept: known.token, announcement: null };
   }
 
   /**

@@ -48,7 +48,8 @@ export async function openTransfer(
   if (plan === undefined || manifest === undefined)
     throw new WeightcastError(`rank ${ports.rank} has no plan ${planDigest} in its cache`);
   const { epoch, version, exchanges, stepTimeoutMilliseconds, reception } = message;
-  const worker = { ...message.worker, ...kept.order(plan, manifest, message.worker.parts) };
+  const { announcement, ...ofParts } = kept.order(plan, manifest, message.worker.parts, message.sparing);
+  const worker = { ...message.worker, ...ofParts };
   let receiver: Receiver | null = null;
   try {
     const collective =
@@ -60,6 +61,7 @@ export async function openTransfer(
       manifest,
       hasDigests,
       expected,
+      announcement,
       ports,
       clock: context.clock,
       collective,

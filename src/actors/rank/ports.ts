@@ -46,7 +46,9 @@ export interface RankPorts {
 export interface WorkerLinkOrder extends Omit<WorkerAsked, 'parts'> {
   /** Whether it is to record which part of each tensor its model reads. */
   readonly parts: boolean;
-  /** Its token of what it has recorded, by which the parts that follow are cut; null: whole tensors follow. */
+  /**
+   * Its token of what it has recorded, by which the parts that follow are cut, and tensors left out; null: all follow, whole.
+   */
   readonly kept: string | null;
   readonly epoch: number;
   readonly version: string;

@@ -1,4 +1,4 @@
-import type { Cuts } from '../../checkpoint/cuts.ts';
+import { packCuts } from '../../checkpoint/cuts-codec.ts';
 import { AbortedError, asFailure, DeviceLostError, WeightcastError } from '../../errors.ts';
 import { type Actor, type ActorRef, type Context, type Reply, replyLater } from '../kernel/index.ts';
 import type { SupervisorMessage } from '../protocol/supervisor.ts';
@@ -146,8 +146,8 @@ export class RankActor implements Actor<RankInbox> {
     });
   }
 
-  async #keptParts({ digest }: MessageOf<'kept-parts'>): Promise<Cuts> {
-    return this.#kept.cutsOf(digest);
+  async #keptParts({ digest }: MessageOf<'kept-parts'>): Promise<{ packed: Uint8Array }> {
+    return { packed: packCuts(this.#kept.cutsOf(digest)) };
   }
 
   async #createCommunicator(message: MessageOf<'create-communicator'>): Promise<CreatedCommunicator> {

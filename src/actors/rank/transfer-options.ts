@@ -3,6 +3,7 @@ import type { Collective } from '../../native-bridge/collective.ts';
 import type { Plan } from '../../plan/plan.ts';
 import type { Clock } from '../../ports.ts';
 import type { Receiver } from '../join/receiver.ts';
+import type { Announcement } from './announcement.ts';
 import type { RankPorts, WorkerLinkOrder } from './ports.ts';
 
 /** What one epoch of a rank works with. */
@@ -19,6 +20,8 @@ export interface TransferOptions {
   readonly hasDigests: boolean;
   /** `arrivalDigest` of the checkpoint. */
   readonly expected: string;
+  /** Null: all tensors of the plan are announced to the engine worker. */
+  readonly announcement: Announcement | null;
   readonly ports: RankPorts;
   readonly clock: Clock;
   /** Null for a rank that is alone. */

@@ -75,7 +75,7 @@ export class RankTransfer {
    * `CheckpointError` for a tensor that the engine worker cannot take, or a file that changed) nothing stays allocated.
    */
   static async open(options: TransferOptions): Promise<RankTransfer> {
-    const { epoch, version, exchanges, plan, manifest, ports, clock, stepTimeoutMilliseconds } = options;
+    const { epoch, version, exchanges, plan, manifest, ports, stepTimeoutMilliseconds } = options;
     const map = new SlotMap(ports.rank, plan);
     const slots = DeviceSlots.allocate(map, ports.device);
     let worker: WorkerQueue | null = null;
@@ -87,7 +87,7 @@ export class RankTransfer {
         exchanges,
         timeoutMilliseconds: stepTimeoutMilliseconds,
       });
-      worker = new WorkerQueue(link, map, manifest, clock);
+      worker = new WorkerQueue(link, map, options);
       worker.check();
       const transfer = new RankTransfer(options, map, worker, slots);
       const own = pathsOf(plan, manifest, map.owned);
@@ -177,7 +177,8 @@ export class RankTransfer {
     await this.#loading.completed(0);
     const reload = this.#track(() => this.#worker.reload(bucket));
     this.#steps.requested.complete(bucket);
-    this.#spans.add('reload', bucket, await reload);
+    const interval = await reload;
+    if (interval !== null) this.#spans.add('reload', bucket, interval);
   }
 
   /** Takes the digests of the bucket in its link slot, if nobody else does. */
@@ -208,7 +209,7 @@ export class RankTransfer {
     const { plan, manifest, receiver, ports } = this.#options;
     const wanted = transfersOf(plan, manifest, bucket, offset);
     this.#uploadedBytes += wanted.reduce((sum, { rectangles }) => sum + rectangleBytes(rectangles), 0);
-    const attach = () => wanted.map(({ segment }) => ports.segments.attach(manifest.segments[segment]!.path));
+    const attach = () => wanted.map(({ segment }) => ports.segments.source(manifest.segments[segment]!.path));
     const upload = this.#track(async () => {
       await receiver?.arrival(bucket);
       const transfers = attach().map((segment, at) => ({ segment, rectangles: wanted[at]!.rectangles }));
@@ -258,7 +259,9 @@ export class RankTransfer {
 
   /** Of a rank that is not alone. */
   get rates(): UpdateRates {
-    return this.#spans.rates(this.plan, this.kept !== null);
+    const rates = this.#spans.rates(this.plan, this.kept !== null);
+    // What a tensor takes is known of updates in which all were announced.
+    return this.#options.announcement === null ? rates : { ...rates, tensor: null };
   }
 
   get arrivedDigests(): ArrivedDigests | null {
@@ -289,7 +292,7 @@ export class RankTransfer {
    * with `VerificationError` if the worker reports other digests than in the exchange before.
    */
   async finish(): Promise<Arrived | null> {
-    const { receiver, worker, ports, plan, expected } = this.#options;
+    const { receiver, worker, ports } = this.#options;
     await receiver?.complete(worker.report);
     await receiver?.close();
     await this.#track(() => this.#worker.release());
@@ -305,7 +308,7 @@ export class RankTransfer {
     if (this.#worker.live !== null) this.#live.push(this.#worker.live);
     this.#exchangesLeft -= 1;
     if (this.isOver) this.#worker.close();
-    return arrivedAnswer(digests, plan, expected);
+    return arrivedAnswer(digests, this.#options);
   }
 
   /** Allocates device memory for the next exchange, on the same address. Throws `OutOfDeviceMemoryError`. */

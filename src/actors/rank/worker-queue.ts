@@ -5,7 +5,11 @@ import type { Interval } from '../../native-bridge/addon.ts';
 import { bucketTensors } from '../../plan/plan.ts';
 import type { Clock } from '../../ports.ts';
 import type { ArrivedDigests, LiveDigests } from '../protocol/update-values.ts';
+import type { Announcement } from './announcement.ts';
 import type { SlotMap } from './slot-map.ts';
+import type { TransferOptions } from './transfer-options.ts';
+
+type QueueOptions = Pick<TransferOptions, 'manifest' | 'announcement' | 'clock'>;
 
 /**
  * Requests to the engine worker of one rank. They wait for the answers to those before them, but for buckets where the
@@ -16,6 +20,7 @@ export class WorkerQueue {
   readonly #link: WorkerLink;
   readonly #map: SlotMap;
   readonly #manifest: Manifest;
+  readonly #announcement: Announcement | null;
   readonly #clock: Clock;
   #last: Promise<unknown> = Promise.resolve();
   /** Of the exchange in progress. */
@@ -23,11 +28,12 @@ export class WorkerQueue {
   #loads = 0;
   #loadedAt = 0;
 
-  constructor(link: WorkerLink, map: SlotMap, manifest: Manifest, clock: Clock) {
+  constructor(link: WorkerLink, map: SlotMap, options: QueueOptions) {
     this.#link = link;
     this.#map = map;
-    this.#manifest = manifest;
-    this.#clock = clock;
+    this.#manifest = options.manifest;
+    this.#announcement = options.announcement;
+    this.#clock = options.clock;
   }
 
   /** How many buckets the worker was asked to load. */
@@ -68,13 +74,16 @@ export class WorkerQueue {
 
   /**
    * Has the worker copy a bucket out of its link slot. Workers report what arrived in the order of these calls, which has
-   * to be the plan's. The interval starts when the worker has both the request and no earlier one to serve.
+   * to be the plan's. The interval starts when the worker has both the request and no earlier one to serve. Null if nothing of
+   * the bucket is announced: then it is not asked.
    */
-  reload(bucket: number): Promise<Interval> {
+  reload(bucket: number): Promise<Interval | null> {
+    const tensors = this.#tensorsOf(bucket);
+    if (tensors.length === 0 && this.#announcement !== null) return Promise.resolve(null);
     const load = async () => {
       const askedAt = this.#clock.now();
       this.#loads += 1;
-      await this.#link.load(this.#tensorsOf(bucket));
+      await this.#link.load(tensors);
       const startedAt = Math.max(askedAt, this.#loadedAt);
       this.#loadedAt = this.#clock.now();
       return { startedAt, endedAt: this.#loadedAt };
@@ -118,15 +127,18 @@ export class WorkerQueue {
     const { plan } = this.#map;
     const { rows, offsets } = bucketTensors(plan, bucket);
     const slotOffset = this.#map.linkSlot(bucket) * plan.slotBytes;
-    return Array.from(rows, (row, index) => {
+    const tensors: LinkTensor[] = [];
+    for (const [index, row] of rows.entries()) {
+      if (this.#announcement !== null && this.#announcement.rows[row] === 0) continue;
       const cut = plan.cuts && cutAt(plan.cuts, plan.tensorStarts[bucket]! + index);
-      return {
+      tensors.push({
         name: this.#manifest.names[row]!,
         dtype: dtypeName(this.#manifest, row),
         shape: shapeOf(this.#manifest, row),
         offset: slotOffset + offsets[index]!,
         ...(cut !== null && { part: [cut.dim, cut.start, cut.length] as const }),
-      };
-    });
+      });
+    }
+    return tensors;
   }
 }

@@ -43,14 +43,14 @@ export class EngineChecks {
 
   async #check(name: string, context: Context<SupervisorInbox>): Promise<void> {
     const served = this.#served(name);
-    const { bridge, version } = this.#instances.targets([name])[0]!;
+    const { bridge, version, label } = this.#instances.targets([name])[0]!;
     this.#askedAt.set(name, context.clock.now());
     try {
       // Of several questions, one after the other, each has its time.
       const options = { deadlineMilliseconds: answerMilliseconds };
       const question = { timeoutMilliseconds: answerMilliseconds };
       const said = await ask(context, bridge, toBridge.identify, question, options);
-      const why = contradiction(version!, said.version, said);
+      const why = contradiction(version!, { ...said, before: label });
       // An update may have begun meanwhile, and have ended.
       if (why !== null && this.#served(name) === served) this.#instances.engineChanged(name, why);
     } catch (thrown) {

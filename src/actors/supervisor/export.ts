@@ -1,4 +1,4 @@
-import { segmentFile } from '../../checkpoint/file-identity.ts';
+import { isOnDevice, segmentFile } from '../../checkpoint/file-identity.ts';
 import { CheckpointError, UsageError } from '../../errors.ts';
 import { serversAmong } from '../../plan/reception.ts';
 import type { Context } from '../kernel/index.ts';
@@ -23,6 +23,11 @@ export async function exposeCheckpoint(
       `checkpoint ${status.checkpoint} is in the memory of another cluster; use the metas file of that cluster`,
     );
   }
+  const onDevice = segments.find(({ path }) => isOnDevice(path));
+  if (onDevice !== undefined)
+    throw new UsageError(
+      `checkpoint ${status.checkpoint} is in the memory of the device of rank ${onDevice.rank}, which other clusters cannot read: publish it without on_device`,
+    );
   const serverOf = serversAmong(ranks);
   const pathsOf = new Map<number, string[]>();
   for (const segment of segments) {

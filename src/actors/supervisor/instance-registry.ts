@@ -6,45 +6,22 @@ import { type Instance, ranksOf } from '../protocol/instance.ts';
 import type { RememberedInstance } from '../protocol/remembered-values.ts';
 import type { InstanceStatus } from '../protocol/status-values.ts';
 import type { InstanceLedger, InstanceOutcome, UpdateTarget } from '../update/context.ts';
-
-interface Entry {
-  readonly options: Instance;
-  readonly bridge: ActorRef<BridgeMessage>;
-  /** Why it cannot be updated now: one of its ranks is in trouble. */
-  failure: WeightcastError | null;
-  held: Held;
-  /** What it held before the running update, and the first of its epochs that may change that; null while none runs. */
-  touched: Touched | null;
-  isPaused: boolean;
-  /** It was asked to be, and has not answered. */
-  mayStillPause: boolean;
-  /** Its engine is not as its last update has left it. */
-  hasOtherEngine: boolean;
-  /** Why it was broken, paused or unknown when that was said last. */
-  problem: string | null;
-  /** Why its draft model has other weights than its target. */
-  draftKept: string | null;
-}
-
-type Left = Pick<Entry, 'held' | 'touched' | 'isPaused' | 'problem' | 'draftKept'>;
-
-interface Held {
-  readonly state: InstanceStatus['state'];
-  readonly version: InstanceStatus['version'];
-}
-
-/** An update that changes an instance. */
-export interface Touched {
-  readonly before: Held;
-  readonly epoch: number;
-}
+import {
+  broken,
+  type Entry,
+  fresh,
+  type Held,
+  type Left,
+  type PauseDue,
+  remembered,
+  statusOf,
+  type Touched,
+  unknown,
+  updating,
+  verifying,
+} from './instance-entry.ts';
 
 const diedWhileUpdating = "the supervisor's process died while it was being updated";
-
-const unknown: Held = { state: 'unknown', version: null };
-const updating: Held = { state: 'updating', version: null };
-const verifying: Held = { state: 'verifying', version: null };
-const broken: Held = { state: 'broken', version: null };
 
 /** Removed instances whose engines are still broken or paused; the oldest is dropped first. */
 const removedLimit = 1_024;
@@ -55,7 +32,7 @@ export class InstanceRegistry implements InstanceLedger {
   /** Their engines are as they were when they join again. */
   readonly #removed = new Map<string, Left>();
   readonly #remember: (instances: RememberedInstance[]) => WeightcastError | null;
-  readonly #onChange: (instance: InstanceStatus) => void;
+  readonly #onChange: (instance: InstanceStatus, mayStillPause: boolean) => void;
 
   /**
    * `remember` gets what another supervisor has to know, and returns why that cannot be written down; both are called before
@@ -63,7 +40,7 @@ export class InstanceRegistry implements InstanceLedger {
    */
   constructor(
     remember: (instances: RememberedInstance[]) => WeightcastError | null = () => null,
-    onChange: (instance: InstanceStatus) => void = () => {},
+    onChange: (instance: InstanceStatus, mayStillPause: boolean) => void = () => {},
   ) {
     this.#remember = remember;
     this.#onChange = onChange;
@@ -75,13 +52,13 @@ export class InstanceRegistry implements InstanceLedger {
    */
   recall(instances: readonly RememberedInstance[]): ReadonlyMap<string, Touched> {
     const undecided = new Map<string, Touched>();
-    for (const { name, held, isPaused, problem, draftKept, touched } of instances) {
+    for (const { name, held, touched, problem, ...left } of instances) {
       // One that an earlier successor has not decided counts as broken already.
       if (touched !== null) undecided.set(name, touched);
       // The weights of one that was being verified are whole.
       const state = { updating: broken, verifying: unknown }[held.state as string] ?? held;
       const why = held.state === 'updating' ? diedWhileUpdating : problem;
-      this.#removed.set(name, { held: state, touched, isPaused, problem: why, draftKept });
+      this.#removed.set(name, { ...left, held: state, touched, problem: why });
     }
     return undecided;
   }
@@ -104,15 +81,12 @@ export class InstanceRegistry implements InstanceLedger {
   /** Throws `UsageError` if the name is taken. */
   add(options: Instance, bridge: ActorRef<BridgeMessage>): void {
     this.checkNew(options.name);
-    const left = this.#removed.get(options.name);
-    const { held = unknown, touched = null, isPaused = false, problem = null, draftKept = null } = left ?? {};
+    const left = this.#removed.get(options.name) ?? fresh;
     this.#removed.delete(options.name);
-    // One that may still pause is looked after in any case.
-    const engine = { isPaused, mayStillPause: false, hasOtherEngine: false };
-    const entry = { options, bridge, failure: null, held, touched, ...engine, problem, draftKept };
+    const entry = { ...left, options, bridge, failure: null, hasOtherEngine: false, label: null };
     this.#entries.set(options.name, entry);
     this.#changed();
-    this.#onChange(statusOf(entry));
+    this.#tell(entry);
   }
 
   /** Returns its bridge, if there is such an instance. */
@@ -121,7 +95,7 @@ export class InstanceRegistry implements InstanceLedger {
     if (entry !== undefined && (entry.held.state === 'broken' || entry.isPaused)) {
       const held = entry.held.state === 'broken' ? broken : unknown;
       const { isPaused, problem, draftKept } = entry;
-      this.#removed.set(name, { held, touched: null, isPaused, problem, draftKept });
+      this.#removed.set(name, { held, touched: null, isPaused, pauseDue: null, problem, draftKept });
     }
     if (this.#removed.size > removedLimit) this.#removed.delete(this.#removed.keys().next().value!);
     this.#entries.delete(name);
@@ -168,6 +142,16 @@ export class InstanceRegistry implements InstanceLedger {
     return this.#entries.get(name)?.isPaused === true && this.mayServe(name);
   }
 
+  /** The same of one that may still pause. */
+  isLookedAfter(name: string): boolean {
+    return this.isLeftPaused(name) || (this.pauseDue(name) !== null && this.mayServe(name));
+  }
+
+  /** The answer to a pause that it was asked for is due: another object for each; null if none is. */
+  pauseDue(name: string): PauseDue | null {
+    return this.#entries.get(name)?.pauseDue ?? null;
+  }
+
   /** Its weights are whole, and pauses are not its caller's. */
   mayServe(name: string): boolean {
     const entry = this.#entries.get(name);
@@ -187,7 +171,7 @@ export class InstanceRegistry implements InstanceLedger {
   /** Throws `UsageError` if there is no such instance. */
   targets(names: readonly string[]): UpdateTarget[] {
     return names.map((name) => {
-      const { options, bridge, held, isPaused, mayStillPause, hasOtherEngine } = this.#entry(name);
+      const { options, bridge, held, isPaused, pauseDue, hasOtherEngine, label } = this.#entry(name);
       const { state, version } = held;
       return {
         name,
@@ -197,9 +181,10 @@ export class InstanceRegistry implements InstanceLedger {
         ranks: ranksOf(options),
         isBroken: state === 'broken',
         isPaused,
-        mayStillPause,
+        mayStillPause: pauseDue !== null,
         hasOtherEngine,
         version: version === null ? null : `${version.checkpoint}@${version.digest}`,
+        label,
         pause: options.pause ?? null,
         cacheReset: cacheResetOf(options),
       };
@@ -236,14 +221,31 @@ export class InstanceRegistry implements InstanceLedger {
   paused(name: string, isPaused: boolean): void {
     const change = (entry: Entry) => {
       entry.isPaused = isPaused;
-      entry.mayStillPause &&= isPaused;
+      if (!isPaused) entry.pauseDue = null;
     };
     if (isPaused) this.#changeIfNoted([name], change, `that ${name} is to be paused`);
     else this.#change([name], change);
   }
 
-  pauseIsDue(name: string): void {
-    for (const entry of this.#select([name])) entry.mayStillPause = true;
+  pauseIsDue(name: string, milliseconds: number): void {
+    this.#change([name], (entry) => {
+      entry.pauseDue = { milliseconds };
+    });
+  }
+
+  /** Its engine runs. A pause that is due may change that yet. */
+  runs(name: string): void {
+    this.#change([name], (entry) => {
+      entry.isPaused = false;
+    });
+  }
+
+  /** The pause that was due has taken effect. */
+  hasPausedLate(name: string): void {
+    this.#change([name], (entry) => {
+      entry.isPaused = true;
+      entry.pauseDue = null;
+    });
   }
 
   touched(names: readonly string[], epoch: number): void {
@@ -268,6 +270,10 @@ export class InstanceRegistry implements InstanceLedger {
       entry.touched = null;
       entry.hasOtherEngine &&= outcome !== 'updated';
     });
+  }
+
+  labelled(name: string, label: string | null): void {
+    for (const entry of this.#select([name])) entry.label = label;
   }
 
   draftKept(name: string, why: string | null): void {
@@ -297,7 +303,7 @@ export class InstanceRegistry implements InstanceLedger {
     const entries = this.#select(names);
     for (const entry of entries) change(entry);
     this.#changed();
-    for (const entry of entries) this.#onChange(statusOf(entry));
+    for (const entry of entries) this.#tell(entry);
   }
 
   /** Throws if a later supervisor would not know of it; then nothing has changed. `what`: for the message. */
@@ -311,39 +317,20 @@ export class InstanceRegistry implements InstanceLedger {
       const { code, message } = refusal;
       throw fromWire({ code, message: `the supervisor cannot write down ${what} (${message}): it is not` });
     }
-    for (const entry of entries) this.#onChange(statusOf(entry));
+    for (const entry of entries) this.#tell(entry);
   }
 
   #changed(): WeightcastError | null {
-    const present = [...this.#entries].map(([name, entry]) => ({ name, ...entry, isRemoved: false }));
-    const removed = [...this.#removed].map(([name, one]) => ({ name, ...one, isRemoved: true }));
-    return this.#remember(
-      [...present, ...removed].map(({ name, held, isPaused, problem, draftKept, touched, isRemoved }) => ({
-        name,
-        held: { state: held.state, version: held.version },
-        isPaused,
-        problem,
-        draftKept,
-        touched: touched && { epoch: touched.epoch, before: { ...touched.before } },
-        isRemoved,
-      })),
-    );
+    const present = [...this.#entries].map(([name, entry]) => remembered(name, entry, false));
+    const removed = [...this.#removed].map(([name, left]) => remembered(name, left, true));
+    return this.#remember([...present, ...removed]);
+  }
+
+  #tell(entry: Entry): void {
+    this.#onChange(statusOf(entry), entry.pauseDue !== null);
   }
 
   #select(names: readonly string[]): Entry[] {
     return names.flatMap((name) => this.#entries.get(name) ?? []);
   }
-}
-
-function statusOf({ options, held, isPaused, problem, draftKept }: Entry): InstanceStatus {
-  return {
-    name: options.name,
-    endpoint: options.endpoint,
-    ranks: ranksOf(options),
-    state: held.state,
-    version: held.version,
-    isPaused,
-    problem: held.state === 'broken' || held.state === 'unknown' || isPaused ? problem : null,
-    draftKept: held.state === 'serving' ? draftKept : null,
-  };
 }

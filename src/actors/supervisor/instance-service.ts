@@ -96,7 +96,7 @@ export class InstanceService {
     const [target] = this.#instances.targets([name]);
     this.#checkIdle(name);
     await askResume(target!, context, deadlines.engineResume);
-    this.#instances.paused(name, false);
+    this.#instances.runs(name);
     return {};
   }
 
@@ -112,13 +112,21 @@ export class InstanceService {
   }
 
   /** The same when no jobs run any more. */
-  async resumeAtEnd(name: string, context: Context<SupervisorInbox>): Promise<void> {
-    await resumeOrAsk(this.#instances.targets([name])[0]!, context, deadlines.lastResumeTry);
+  async resumeAtEnd(
+    name: string,
+    timeoutMilliseconds: number,
+    context: Context<SupervisorInbox>,
+  ): Promise<void> {
+    await resumeOrAsk(this.#instances.targets([name])[0]!, context, timeoutMilliseconds);
   }
 
-  /** Whether its engine says that it is paused; null if it does not say. */
-  async saysPaused(name: string, context: Context<SupervisorInbox>): Promise<boolean | null> {
-    return saysPaused(context, this.#instances.targets([name])[0]!.bridge);
+  /** Whether its engine says that it is paused; null if it does not say in time. */
+  async saysPaused(
+    name: string,
+    timeoutMilliseconds: number,
+    context: Context<SupervisorInbox>,
+  ): Promise<boolean | null> {
+    return saysPaused(context, this.#instances.targets([name])[0]!.bridge, timeoutMilliseconds);
   }
 
   /** Whether an update changes the instance, or its engine is being resumed. */
@@ -147,7 +155,7 @@ async function resumeOrAsk(
     await askResume(target, context, timeoutMilliseconds);
   } catch (thrown) {
     // It may have heard it all the same, or have been started again.
-    if ((await saysPaused(context, target.bridge)) !== false) throw thrown;
+    if ((await saysPaused(context, target.bridge, timeoutMilliseconds)) !== false) throw thrown;
   }
 }
 

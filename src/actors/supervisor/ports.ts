@@ -13,8 +13,8 @@ export interface SupervisorPorts extends PlannerPorts {
   launchRank(worker: Worker, instance: Instance, position: HostPosition): LaunchedRank;
   /** Connects to nothing yet. Throws `UsageError` for an invalid endpoint or API key. */
   engineClient(instance: Instance): EngineClient;
-  /** What has become of an instance, before its engine can have heard of it. */
-  noteInstance(instance: InstanceStatus): void;
+  /** What has become of an instance, before its engine can have heard of it; `mayStillPause`: as it was asked to once. */
+  noteInstance(instance: InstanceStatus, mayStillPause: boolean): void;
   /** Name of the segments of set number `set`, to which each rank's number is appended. */
   segmentName(set: number): string;
   readonly memory: SupervisorMemory;

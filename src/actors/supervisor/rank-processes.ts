@@ -21,13 +21,19 @@ import { RestartBackoff } from './restart-backoff.ts';
 
 /** A rank that has ended this often in a row is in trouble, and nobody waits for it any more. */
 const endsInTrouble = 4;
-/**
- * What a rank gets to end by itself that is lost to the cluster already: it may still be well. One that hangs is killed
- * after it.
- */
-const lostGraceMilliseconds = 5_000;
 /** A rank that has outlived its supervisor looks for another one every second. */
 const survivorMilliseconds = 6_000;
+
+/** How long rank processes may take. */
+export interface RankTimes {
+  /** From the launch until it owns its device. */
+  readonly startMilliseconds: number;
+  /**
+   * What one that is lost to the cluster already gets to end by itself: it may still be well. One that hangs is killed after
+   * it.
+   */
+  readonly lostMilliseconds: number;
+}
 
 /** What the rest of the supervisor learns about rank processes. */
 export interface RankListener {
@@ -51,7 +57,7 @@ export class RankProcesses {
   readonly #ports: SupervisorPorts;
   readonly #released: ReleasedSegments;
   readonly #listener: RankListener;
-  readonly #startMilliseconds: number;
+  readonly #times: RankTimes;
   readonly #placeOf = new Map<number, { readonly worker: Worker; readonly instance: Instance }>();
   readonly #positions = new HostPositions();
   readonly #memory: LastingMemory;
@@ -60,12 +66,11 @@ export class RankProcesses {
   /** By rank, what cancels the timer of its start: the deadline of one that starts, or the wait before the next. */
   readonly #timers = new Map<number, () => void>();
 
-  /** `startMilliseconds`: how long a rank may take from its launch until it owns its device. */
   constructor(
     ranks: RankRegistry,
     ports: SupervisorPorts,
     released: ReleasedSegments,
-    startMilliseconds: number,
+    times: RankTimes,
     memory: LastingMemory,
     listener: RankListener,
   ) {
@@ -73,7 +78,7 @@ export class RankProcesses {
     this.#ranks = ranks;
     this.#ports = ports;
     this.#released = released;
-    this.#startMilliseconds = startMilliseconds;
+    this.#times = times;
     this.#listener = listener;
   }
 
@@ -134,8 +139,8 @@ export class RankProcesses {
     const process = this.#ports.launchRank(worker, instance, this.#positions.of(rank));
     this.#ranks.markLaunched(rank, process);
     const late = { type: 'rank-late', rank, process } as const;
-    const survivor = Math.min(survivorMilliseconds, this.#startMilliseconds);
-    this.#setTimer(rank, process.isSurvivor ? survivor : this.#startMilliseconds, late, context);
+    const survivor = Math.min(survivorMilliseconds, this.#times.startMilliseconds);
+    this.#setTimer(rank, process.isSurvivor ? survivor : this.#times.startMilliseconds, late, context);
     void process.adopted?.then(() => {
       const isAwaited = this.#ranks.process(rank) === process && this.#timers.has(rank);
       if (isAwaited && !context.signal.aborted) this.#setTimer(rank, survivor, late, context);
@@ -191,14 +196,14 @@ export class RankProcesses {
     if (!this.#ranks.has(rank)) return;
     this.#cancelTimer(rank);
     this.#listener.onTrouble(rank, fromWire(error));
-    void this.#ranks.process(rank)?.stop(lostGraceMilliseconds);
+    void this.#ranks.process(rank)?.stop(this.#times.lostMilliseconds);
   }
 
   down({ rank, ref, reason }: MessageOf<'rank-down'>): void {
     if (!this.#ranks.markDown(rank, ref)) return;
     this.#listener.onLost(rank, reason, true);
     // The process may still run without a connection; it has to end before the rank is restarted.
-    void this.#ranks.process(rank)?.stop(lostGraceMilliseconds);
+    void this.#ranks.process(rank)?.stop(this.#times.lostMilliseconds);
   }
 
   /** A rank has not answered in time what it must answer. It is killed when the update has said why it failed. */
@@ -221,9 +226,9 @@ export class RankProcesses {
     this.#timers.delete(rank);
     const error = process.isSurvivor
       ? `rank ${rank} did not introduce itself to another supervisor; it is killed and started again`
-      : `rank ${rank} was not ready ${this.#startMilliseconds / 1_000} s after its start (startTimeoutMilliseconds); it is killed and started again${process.hint === undefined ? '' : `; ${process.hint}`}`;
+      : `rank ${rank} was not ready ${this.#times.startMilliseconds / 1_000} s after its start (startTimeoutMilliseconds); it is killed and started again${process.hint === undefined ? '' : `; ${process.hint}`}`;
     this.#listener.onTrouble(rank, new DeadlineError(error));
-    void process.stop(process.isSurvivor ? 0 : lostGraceMilliseconds);
+    void process.stop(process.isSurvivor ? 0 : this.#times.lostMilliseconds);
   }
 
   #exited(rank: number, process: LaunchedRank, reason: string, context: Context<SupervisorInbox>): void {

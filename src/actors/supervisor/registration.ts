@@ -141,7 +141,7 @@ async function planLoading(
     checkpoint,
     source,
     segmentName,
-    ranks: ranks.map(({ rank, host, directory }) => ({ rank, host, directory })),
+    ranks: ranks.map(({ rank, host, directory, deviceUuid }) => ({ rank, host, directory, deviceUuid })),
     spare: spare.map((set) => [...set]),
   };
   const options = { deadlineMilliseconds: deadlines.plan, signal };

@@ -32,6 +32,10 @@ export interface SupervisorOptions {
   readonly spareCheckpoints: number;
   /** How long one start of a rank may take, until it owns its device. Default: `deadlines.start`. */
   readonly startTimeoutMilliseconds?: number | undefined;
+  /** At the end, of one try to resume an engine, and of a pause that may still take effect. Default: `deadlines.lastResumeTry`. */
+  readonly lastResumeMilliseconds?: number;
+  /** What a rank that is lost gets to end by itself. Default: `deadlines.lostRank`. */
+  readonly lostRankMilliseconds?: number;
 }
 
 /**
@@ -77,7 +81,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     this.#ranks = new RankRegistry(recalled.directories);
     this.#instances = new InstanceRegistry(
       (instances) => memory.keep('instances', instances),
-      (instance) => ports.noteInstance(instance),
+      (instance, mayStillPause) => ports.noteInstance(instance, mayStillPause),
     );
     const undecided = this.#instances.recall(recalled.instances);
     const released = new ReleasedSegments();
@@ -85,7 +89,9 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
     this.#checkpoints = new CheckpointService(ledger, this.#ranks, released, this.#jobs, segmentName, memory);
     const { startTimeoutMilliseconds: startMilliseconds = deadlines.start } = options;
     this.#callers = new WaitingCallers(this.#instances, this.#ranks, startMilliseconds, () => this.#status());
-    this.#processes = new RankProcesses(this.#ranks, ports, released, startMilliseconds, memory, {
+    const { lostRankMilliseconds: lostMilliseconds = deadlines.lostRank } = options;
+    const times = { startMilliseconds, lostMilliseconds };
+    this.#processes = new RankProcesses(this.#ranks, ports, released, times, memory, {
       onLost: (rank, reason, returns) => this.#rankLost(rank, reason, returns),
       onReady: (ready) => this.#rankReady(ready),
       kept: (host) => ledger.pathsOn(host),
@@ -110,7 +116,8 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
       ports,
     );
     this.#checks = new EngineChecks(this.#instances, (name) => this.#instanceService.isBusy(name));
-    this.#resumption = new Resumption(this.#instances, this.#instanceService);
+    const { lastResumeMilliseconds = deadlines.lastResumeTry } = options;
+    this.#resumption = new Resumption(this.#instances, this.#instanceService, lastResumeMilliseconds);
     this.#takeover = new Takeover(this.#instances, this.#ranks, this.#resumption, undecided);
   }
 
@@ -226,6 +233,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
 
   #endRanks(): Promise<void> {
     this.#updates.healing.close();
+    this.#callers.close(stopping());
     this.#jobs.abortAll(stopping());
     this.#ranksEnded ??= this.#processes.stopAll();
     return this.#ranksEnded;
@@ -275,6 +283,7 @@ export class SupervisorActor implements Actor<SupervisorInbox> {
 
   async #drain(): Promise<void> {
     this.#updates.healing.close();
+    this.#callers.close(stopping());
     await this.#jobs.drain(stopping());
     await this.#resumption.finish();
   }

@@ -1,6 +1,7 @@
 import { ranksOf } from '../protocol/instance.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
-import type { InstanceRegistry, Touched } from './instance-registry.ts';
+import type { Touched } from './instance-entry.ts';
+import type { InstanceRegistry } from './instance-registry.ts';
 import type { RankRegistry } from './rank-registry.ts';
 import type { Resumption } from './resumption.ts';
 

@@ -26,6 +26,7 @@ export class WaitingCallers {
   /** By number, each with what cancels its deadline. */
   readonly #callers = new Map<number, WaitingCaller & { readonly cancel: () => void }>();
   #last = 0;
+  #closedBy: WeightcastError | null = null;
 
   /** `startMilliseconds`: how long one start of a rank may take. */
   constructor(
@@ -41,10 +42,17 @@ export class WaitingCallers {
   }
 
   add(caller: WaitingCaller, context: Context<SupervisorInbox>): void {
+    if (this.#closedBy !== null) return caller.reply.fail(this.#closedBy);
     this.#last += 1;
     const cancel = context.schedule(this.#limitMilliseconds, { type: 'caller-late', caller: this.#last });
     this.#callers.set(this.#last, { ...caller, cancel });
     this.answer();
+  }
+
+  /** Answers all, and those that come later, with why nobody waits any more. */
+  close(reason: WeightcastError): void {
+    this.#closedBy = reason;
+    for (const number of [...this.#callers.keys()]) this.#take(number)?.reply.fail(reason);
   }
 
   /** The deadline of that caller has passed. */

@@ -33,6 +33,8 @@ export interface UpdateTarget {
   readonly hasOtherEngine: boolean;
   /** The version that it serves, as far as is known: `checkpoint@digest`. */
   readonly version: string | null;
+  /** What its engine has last said that it calls its weights. */
+  readonly label: string | null;
   /** How to pause it during the update; null: not at all. */
   readonly pause: PauseOption | null;
   readonly cacheReset: CacheReset;
@@ -49,8 +51,11 @@ export interface InstanceLedger {
   engineChanged(name: string, why: string): void;
   /** Before it is asked to pause, and after it has resumed. Throws if a later supervisor would not know that it is to be paused. */
   paused(name: string, isPaused: boolean): void;
-  /** It was asked to pause, and has not answered: it counts as paused until someone has found out. */
-  pauseIsDue(name: string): void;
+  /**
+   * It was asked to pause, and has not answered: it counts as paused until someone has found out, and is looked after for so
+   * long even then, as it may pause yet.
+   */
+  pauseIsDue(name: string, milliseconds: number): void;
   /**
    * From here until `ended` it holds neither the old version nor the new one for certain. `epoch`: none before it has changed
    * anything. Throws if a later supervisor would not know of it.
@@ -59,6 +64,8 @@ export interface InstanceLedger {
   /** Its weights are whole and it serves, but whether it answers as it should is not known yet. */
   verifying(name: string): void;
   ended(name: string, outcome: InstanceOutcome, version: Registered['status']): void;
+  /** What its engine says that it calls its weights; null if it does not say. */
+  labelled(name: string, label: string | null): void;
   /** Why its draft model has other weights than its target; null if it has not, or nobody knows. */
   draftKept(name: string, why: string | null): void;
   /** Why it is broken or paused; null if it is neither. */
@@ -212,8 +219,9 @@ export class UpdateContext {
     try {
       return await answer;
     } catch (thrown) {
-      // Not to be answered any more is no failure of its own.
-      const isLate = this.#isReleasing && thrown instanceof DeadlineError;
+      // To be aborted with all others, or not to be answered any more, is no failure of its own.
+      const isEcho = thrown instanceof DeadlineError || thrown instanceof AbortedError;
+      const isLate = this.#isReleasing && isEcho;
       if (!isLate) this.failures.ofRank(rank, asFailure(thrown));
       throw thrown;
     }

@@ -16,40 +16,64 @@ import { stepTimeoutOf } from './step-timeout.ts';
 /** Of the time that an update has: who gives it more waits longer for an engine that loads a large model. */
 const startingShare = 1 / 5;
 
-/** One question about its state. */
-const stateMilliseconds = 2_000;
+/** Engines that are ready together are updated together. Others, which may be starting, keep them waiting no longer than this. */
+const togetherMilliseconds = 2_000;
 
 /**
- * Calls `onUnfit` for targets that must not be updated, with the reason. Resolves when all others are healthy: they wait
- * for an engine that is down, but never for more than half of the time that the update has left.
+ * Calls `onUnfit` for targets that must not be updated, with the reason. Resolves when all others are healthy, or a moment
+ * after some of them are: with those that are still waited for, each with what resolves when it is healthy or unfit.
  */
-export async function awaitEngines(
+export function awaitEngines(
   update: UpdateContext,
   targets: readonly UpdateTarget[],
   onUnfit: (target: UpdateTarget, error: WeightcastError) => void,
-): Promise<void> {
-  const most = targets.length === 1 ? update.left() : update.left() / 2;
-  const patience = Math.max(deadlines.engineHealthy, update.left() * startingShare);
-  const timeoutMilliseconds = Math.ceil(Math.min(most, patience));
-  await Promise.all(
-    targets.map(async (target) => {
-      try {
-        await awaitEngine(update, target, timeoutMilliseconds);
-      } catch (thrown) {
-        const error = asFailure(thrown);
-        await Promise.allSettled(update.abandonCalls(error.message, [target]));
-        onUnfit(target, error);
-      }
-    }),
-  );
+): Promise<ReadonlyMap<UpdateTarget, Promise<void>>> {
+  const timeoutMilliseconds = patienceOf(update, targets);
+  const waiting = new Map<UpdateTarget, Promise<void>>();
+  return new Promise((resolve) => {
+    let cancel = () => {};
+    let isAnyReady = false;
+    const goOn = () => {
+      cancel();
+      resolve(new Map(waiting));
+    };
+    const decided = (target: UpdateTarget, isReady: boolean) => {
+      waiting.delete(target);
+      if (waiting.size === 0) return goOn();
+      if (isReady && !isAnyReady) cancel = update.context.clock.after(togetherMilliseconds, goOn);
+      isAnyReady ||= isReady;
+    };
+    for (const target of targets) {
+      const work = awaitEngine(update, target, timeoutMilliseconds).then(
+        () => decided(target, true),
+        async (thrown) => {
+          const error = asFailure(thrown);
+          await Promise.allSettled(update.abandonCalls(error.message, [target]));
+          onUnfit(target, error);
+          decided(target, false);
+        },
+      );
+      waiting.set(target, work);
+    }
+    if (targets.length === 0) goOn();
+  });
 }
 
-/** Whether an engine says that it is paused; null if it cannot be asked, or does not answer. */
+/** How long an engine that is down, and may be starting, is waited for. */
+function patienceOf(update: UpdateContext, targets: readonly UpdateTarget[]): number {
+  const { readyTimeoutMilliseconds } = update.spec.options;
+  if (readyTimeoutMilliseconds !== undefined) return update.left(readyTimeoutMilliseconds);
+  const most = targets.length === 1 ? update.left() : update.left() / 2;
+  const patience = Math.max(deadlines.engineHealthy, update.left() * startingShare);
+  return Math.ceil(Math.min(most, patience));
+}
+
+/** Whether an engine says that it is paused; null if it cannot be asked, or does not answer in time. */
 export async function saysPaused(
   context: Pick<Context<never>, 'ask' | 'clock'>,
   bridge: ActorRef<BridgeMessage>,
+  timeoutMilliseconds: number,
 ): Promise<boolean | null> {
-  const timeoutMilliseconds = stateMilliseconds;
   const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
   try {
     const question = { timeoutMilliseconds, workersMilliseconds: timeoutMilliseconds };
@@ -74,6 +98,7 @@ async function awaitEngine(
     const state = await ask(context, bridge, toBridge.awaitHealthy, question, within);
     noteWorkers(spec, target, state);
     const lost = state.wasDown ? 'its engine was started again' : otherVersion(target, state);
+    spec.instances.labelled(name, state.version);
     if (lost !== null) {
       spec.instances.engineChanged(name, lost);
       spec.feeding.demandWhole(name, otherEngine);
@@ -100,8 +125,13 @@ function isRefusal(thrown: unknown): boolean {
 }
 
 /** Why it does not serve what it was last given; null if it does, as far as it says. */
-function otherVersion({ version }: UpdateTarget, state: EngineState): string | null {
-  return version === null ? null : contradiction(version, state.version, state.workers);
+function otherVersion({ version, label }: UpdateTarget, state: EngineState): string | null {
+  if (version === null) return null;
+  return contradiction(version, {
+    version: state.version,
+    before: label,
+    held: state.workers?.held ?? 'unknown',
+  });
 }
 
 function noteWorkers({ workers }: UpdateSpec, { name }: UpdateTarget, state: EngineState): void {
@@ -139,7 +169,7 @@ function refuseUnfit(target: UpdateTarget, { isPaused, isSleeping }: EngineState
     throw new Refusal(`${what} is not paused, and with pause "caller" it must be before an update`);
   }
   // That an earlier update has left paused. Its workers refuse weights that are not in memory.
-  if (isPaused === true && target.isPaused) return;
+  if (isPaused === true && (target.isPaused || target.mayStillPause)) return;
   const wake = wakeUp(target);
   const resume = `resume it (${resumeCommand(target)})`;
   // A vLLM that is paused says that it sleeps, too, and one that sleeps that it is paused; an LMDeploy pauses by sleeping.

@@ -21,7 +21,10 @@ export class Failures<Target extends { readonly ranks: readonly number[] }> {
     if (!this.#lost.has(rank)) this.#lost.set(rank, error);
   }
 
-  /** A rank has reported this, or did not answer. The first error of a rank counts. */
+  /**
+   * A rank has reported this, or did not answer, before the epoch was aborted: an `AbortedError` is then of another rank's
+   * making. The first error of a rank counts.
+   */
   ofRank(rank: number, error: WeightcastError): void {
     if (!this.#ofRank.has(rank)) this.#ofRank.set(rank, error);
   }
@@ -77,10 +80,7 @@ export class Failures<Target extends { readonly ranks: readonly number[] }> {
   }
 
   #engineCause(target: Target): WeightcastError | null {
-    const waitedInVain = target.ranks.some((rank) => {
-      const error = this.#ofRank.get(rank) ?? null;
-      return isOfOthers(error) && !(error instanceof AbortedError);
-    });
+    const waitedInVain = target.ranks.some((rank) => isOfOthers(this.#ofRank.get(rank) ?? null));
     return waitedInVain ? null : notAborted(this.#ofEngine.get(target));
   }
 }

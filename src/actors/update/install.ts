@@ -170,7 +170,8 @@ export class Installing {
     try {
       await ask(context, target.bridge, toBridge.trigger, question, options);
     } catch (thrown) {
-      failures.ofEngine(target, asFailure(thrown));
+      // What comes after the abort is mostly the echo of it; a fault of its own shows again in the next round.
+      if (!part.isReleasing) failures.ofEngine(target, asFailure(thrown));
       throw thrown;
     }
     this.#answered.add(target);

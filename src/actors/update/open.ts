@@ -73,7 +73,7 @@ export async function openEpoch(
 async function tryOpen(
   update: UpdateContext,
   sources: LeasedSources,
-  { epoch, groups }: PlannedEpoch,
+  { epoch, groups, sparing }: PlannedEpoch,
   ceilings: Ceilings,
 ): Promise<OpenEpoch | 'refused' | 'outdated'> {
   const open = groups.map(({ ranks, planned }) => {
@@ -85,7 +85,7 @@ async function tryOpen(
     groups.map(({ planned }) => planned),
   );
   const documents = new EpochDocuments(update, epoch);
-  const opens = groups.map((group) => openGroup(update, sources, { epoch, documents }, group));
+  const opens = groups.map((group) => openGroup(update, sources, { epoch, documents, sparing }, group));
   const answers = await update.allOrAbort(epoch, opens).finally(() => documents.release());
   const links = new Map<number, string>();
   for (const [index, { prepared }] of groups.entries())
@@ -102,7 +102,11 @@ async function tryOpen(
 async function openGroup(
   update: UpdateContext,
   sources: LeasedSources,
-  { epoch, documents }: { readonly epoch: number; readonly documents: EpochDocuments },
+  {
+    epoch,
+    documents,
+    sparing,
+  }: Pick<PlannedEpoch, 'epoch' | 'sparing'> & { readonly documents: EpochDocuments },
   { communicator: group, prepared, planned }: PlannedGroup,
 ): Promise<Opened[]> {
   const { checkpoint, options, exchanges, swarm } = update.spec;
@@ -123,6 +127,7 @@ async function openGroup(
       ...missing(member),
       segments: planned.segments,
       expected: planned.expected,
+      sparing: sparing.get(ready.rank) ?? null,
       reception: receptionOf(ready.rank, reception, sources.swarm, swarm),
       // Half of what the plan left free.
       reserveBytes: (freeBytes * (1 - options.memoryFraction)) / 2,

@@ -1,9 +1,10 @@
+import { unpackCuts } from '../../checkpoint/cuts-codec.ts';
 import { asFailure, VerificationError } from '../../errors.ts';
 import type { UpdateRates, WholeAlternative } from '../../plan/parts-choice.ts';
 import type { AskOptions } from '../kernel/index.ts';
 import { ask } from '../protocol/ask.ts';
 import { deadlines } from '../protocol/deadlines.ts';
-import type { Lacking, PartsPlanned } from '../protocol/plan-values.ts';
+import type { Lacking, PartsPlanned, Sparing } from '../protocol/plan-values.ts';
 import { toPlanner } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
 import type { WorkerAsked } from '../protocol/update-values.ts';
@@ -15,15 +16,22 @@ export type Bringing = Map<string, Promise<void>>;
 type Announced = Lacking['lacking'][number];
 type Answer = Exclude<PartsPlanned, { outcome: 'lacking' }>;
 
+/** What follows from what engine workers have said that they keep. */
+export interface PartsPlan {
+  /** The instances that are sent parts. */
+  readonly byParts: ReadonlySet<UpdateTarget>;
+  readonly groups: readonly PlannedGroup[];
+  /** By rank, of others. */
+  readonly sparing: ReadonlyMap<number, Sparing>;
+}
+
 /**
  * Plans each instance whose ranks all know what their engine workers keep: each of its ranks is then a group of its own, with
  * a plan for that. The others are left to be planned with whole tensors.
  */
-export async function planParts(
-  update: UpdateContext,
-  prepared: readonly Prepared[],
-): Promise<{ readonly byParts: ReadonlySet<UpdateTarget>; readonly groups: readonly PlannedGroup[] }> {
+export async function planParts(update: UpdateContext, prepared: readonly Prepared[]): Promise<PartsPlan> {
   const byParts = new Set<UpdateTarget>();
+  const sparing = new Map<number, Sparing>();
   const bringing: Bringing = new Map();
   const groups = await Promise.all(
     update.spec.targets.map(async (target) => {
@@ -33,6 +41,8 @@ export async function planParts(
       const answer = await planInstance(update, target, members, { prepared, bringing });
       if (answer === null || answer.outcome === 'whole') {
         feeding.note(target.name, { fed: 'whole', whyWhole: answer?.why ?? null });
+        for (const [at, { ready }] of members.entries())
+          if (answer?.sparing) sparing.set(ready.rank, answer.sparing[at]!);
         return [];
       }
       byParts.add(target);
@@ -47,7 +57,7 @@ export async function planParts(
       });
     }),
   );
-  return { byParts, groups: groups.flat() };
+  return { byParts, groups: groups.flat(), sparing };
 }
 
 /** What the engine workers of an instance are asked of the parts that they keep. */
@@ -66,10 +76,10 @@ async function planInstance(
 ): Promise<Answer | null> {
   const { checkpoint, options, exchanges, feeding, planner, workers } = update.spec;
   if (!options.parts) return null;
-  if (ranks.length === 1) return { outcome: 'whole', why: 'it has one engine worker, which keeps all' };
-  if (exchanges > 1) return { outcome: 'whole', why: 'a draft model takes the same weights' };
+  if (ranks.length === 1) return wholeTensors('it has one engine worker, which keeps all');
+  if (exchanges > 1) return wholeTensors('a draft model takes the same weights');
   const demand = feeding.demandsWhole(name);
-  if (demand !== null) return { outcome: 'whole', why: demand };
+  if (demand !== null) return wholeTensors(demand);
   const question = {
     layout: checkpoint.layout,
     ranks: members.map(({ ready: { rank, host }, freeBytes, kept }) => ({
@@ -94,7 +104,11 @@ async function planInstance(
     answer = await plan();
   }
   if (answer.outcome !== 'lacking') return answer;
-  return { outcome: 'whole', why: 'more different parts are kept by its engine workers than are remembered' };
+  return wholeTensors('more different parts are kept by its engine workers than are remembered');
+}
+
+function wholeTensors(why: string): Answer {
+  return { outcome: 'whole', why, sparing: null };
 }
 
 /** If none of the ranks were sent parts. Only those of its own hosts upload what an instance may get by parts. */
@@ -165,6 +179,6 @@ async function bringParts(
   options: AskOptions,
 ): Promise<void> {
   const { ref } = spec.ranks.find((ready) => ready.rank === rank)!;
-  const cuts = await ask(context, ref, toRank.keptParts, { digest }, options);
-  context.tell(spec.planner, { type: 'learn-parts', digest, cuts });
+  const { packed } = await ask(context, ref, toRank.keptParts, { digest }, options);
+  context.tell(spec.planner, { type: 'learn-parts', digest, cuts: unpackCuts(packed) });
 }

@@ -10,7 +10,7 @@ import { dueWords, lateForStep, resumingWords } from './words.ts';
 
 /** Engines get at least this long to resume, even after the update's deadline. */
 const leastResumeMilliseconds = 5_000;
-/** One whose instance has failed keeps nobody waiting for longer: the cluster goes on trying to resume it. */
+/** One whose instance has failed keeps nobody waiting for longer, unless they say so: the cluster goes on trying to resume it. */
 const failedResumeMilliseconds = 750;
 
 /** An engine that was paused longer ago may have been restarted meanwhile, and is paused again: that changes nothing if not. */
@@ -34,7 +34,9 @@ export class Pauses {
   constructor(update: UpdateContext) {
     this.#update = update;
     this.#paused = new Set(
-      update.spec.targets.filter(({ isPaused, pause }) => isPaused && pause !== 'caller'),
+      update.spec.targets.filter(
+        ({ isPaused, mayStillPause, pause }) => (isPaused || mayStillPause) && pause !== 'caller',
+      ),
     );
     this.#due = new Set([...this.#paused].filter(({ mayStillPause }) => mayStillPause));
     this.#doubtful = new Set(this.#due);
@@ -130,7 +132,8 @@ export class Pauses {
     if (!this.#paused.has(target)) return null;
     const error = await this.#askResume(target, hasFailed);
     if (this.#due.has(target)) {
-      this.#update.spec.instances.pauseIsDue(target.name);
+      const { instances, options } = this.#update.spec;
+      instances.pauseIsDue(target.name, options.timeoutMilliseconds);
       return dueWords(target);
     }
     if (this.#doubtful.has(target)) {
@@ -146,13 +149,12 @@ export class Pauses {
   }
 
   #says({ bridge }: UpdateTarget): Promise<boolean | null> {
-    return saysPaused(this.#update.context, bridge);
+    const { resumeTimeoutMilliseconds = deadlines.engineState } = this.#update.spec.options;
+    return saysPaused(this.#update.context, bridge, resumeTimeoutMilliseconds);
   }
 
   async #askResume(target: UpdateTarget, hasFailed: boolean): Promise<WeightcastError | null> {
-    const usual = Math.max(leastResumeMilliseconds, this.#update.left(deadlines.resumeTry));
-    const { stepTimeoutMilliseconds: step = usual } = this.#update.spec.options;
-    const timeoutMilliseconds = Math.min(usual, step, hasFailed ? failedResumeMilliseconds : usual);
+    const timeoutMilliseconds = this.#resumeMilliseconds(hasFailed);
     const options = { deadlineMilliseconds: timeoutMilliseconds + deadlines.control };
     try {
       await ask(this.#update.context, target.bridge, toBridge.resume, { timeoutMilliseconds }, options);
@@ -160,5 +162,11 @@ export class Pauses {
     } catch (thrown) {
       return asFailure(thrown);
     }
+  }
+
+  #resumeMilliseconds(hasFailed: boolean): number {
+    const usual = Math.max(leastResumeMilliseconds, this.#update.left(deadlines.resumeTry));
+    const { stepTimeoutMilliseconds: step = usual, resumeTimeoutMilliseconds } = this.#update.spec.options;
+    return resumeTimeoutMilliseconds ?? Math.min(usual, step, hasFailed ? failedResumeMilliseconds : usual);
   }
 }

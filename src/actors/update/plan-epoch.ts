@@ -4,7 +4,7 @@ import { usualBucketBytes } from '../../plan/memory-budget.ts';
 import { ask } from '../protocol/ask.ts';
 import type { Registered } from '../protocol/checkpoint-values.ts';
 import { deadlines } from '../protocol/deadlines.ts';
-import type { Planned } from '../protocol/plan-values.ts';
+import type { Planned, Sparing } from '../protocol/plan-values.ts';
 import { toPlanner } from '../protocol/planner.ts';
 import { toRank } from '../protocol/rank.ts';
 import type { ReadyRank } from '../protocol/supervisor.ts';
@@ -18,8 +18,10 @@ import type { PlannedGroup, Prepared } from './planned-group.ts';
 export interface PlannedEpoch {
   readonly epoch: number;
   readonly groups: readonly PlannedGroup[];
-  /** The instances that are sent parts. */
-  readonly byParts: ReadonlySet<UpdateTarget>;
+  /** By rank, of those that announce less than all to their engine workers. */
+  readonly sparing: ReadonlyMap<number, Sparing>;
+  /** The instances for which something follows from what their engine workers have said that they keep. */
+  readonly recorded: readonly UpdateTarget[];
 }
 
 /** Ranks to the free device memory to plan with, in bytes: those that refused their slots have less than they report. */
@@ -33,7 +35,7 @@ export async function planEpoch(
   const { ranks, nextEpoch } = update.spec;
   const epoch = nextEpoch();
   const prepared = await Promise.all(ranks.map((ready) => prepare(update, epoch, ready, ceilings)));
-  const { byParts, groups } = await planParts(update, prepared);
+  const { byParts, groups, sparing } = await planParts(update, prepared);
   const alone = new Set([...byParts].flatMap((target) => target.ranks));
   const together = prepared.filter(({ ready }) => !alone.has(ready.rank));
   const whole = await Promise.all(
@@ -42,7 +44,9 @@ export async function planEpoch(
       return planGroup(update, epoch, group, members);
     }),
   );
-  return { epoch, groups: [...groups, ...whole], byParts };
+  const isRecorded = (target: UpdateTarget) =>
+    byParts.has(target) || target.ranks.some((rank) => sparing.has(rank));
+  return { epoch, groups: [...groups, ...whole], sparing, recorded: update.spec.targets.filter(isRecorded) };
 }
 
 /** Asks a rank for what a plan depends on. */

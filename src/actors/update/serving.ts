@@ -93,7 +93,8 @@ export class Serving {
     try {
       const question = { version, timeoutMilliseconds };
       const { said } = await ask(context, target.bridge, toBridge.label, question, options);
-      if (said !== null && said !== version) this.#ends.note(target, mislabelledWords(target, version, said));
+      if (said === version) spec.instances.labelled(target.name, said);
+      else if (said !== null) this.#ends.note(target, mislabelledWords(target, version, said));
     } catch (thrown) {
       // That it has no name for its weights, or an old one, changes nothing of what they are.
       context.log.warn(

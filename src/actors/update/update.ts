@@ -74,6 +74,8 @@ export class Update {
   /** Those that run: where a failure touches only some instances, these go on in another one beside the others. */
   readonly #rounds = new Set<{ readonly round: Round; readonly update: UpdateContext }>();
   #hasBegun = false;
+  /** Those whose engines are still waited for, when others have begun. */
+  readonly #awaited = new Set<UpdateTarget>();
 
   /** `abort` aborts the update, from outside or at its deadline. */
   constructor(context: UpdateActor, spec: UpdateSpec, abort: AbortController) {
@@ -94,7 +96,7 @@ export class Update {
     const lost = error ?? new PeerLostError(`rank ${rank} died (${reason}) while ${this.#update.spec.what}`);
     this.#lost.set(target, lost);
     for (const { update } of this.#rounds) update.rankLost(rank, lost);
-    if (this.#hasBegun) return;
+    if (this.#hasBegun && !this.#awaited.has(target)) return;
     // Its engine is still waited for.
     this.#ends.failed(target, lost);
     for (const abandoned of this.#update.abandonCalls(lost.message, [target])) abandoned.catch(() => {});
@@ -114,7 +116,7 @@ export class Update {
     try {
       this.#serving = new Serving(this.#update, this.#pauses, this.#ends, await expectationsOf(this.#update));
       for (const [target, error] of spec.unfit) this.#ends.failed(target, error);
-      await this.#install(spec.targets, await this.#awaitEngines());
+      await this.#installInReady();
     } finally {
       cancelDeadline();
       await this.#ends.settled();
@@ -154,7 +156,7 @@ export class Update {
    * Plans while engines are asked whether they are ready; null if that was in vain. Ranks allocate nothing before all
    * engines are.
    */
-  async #awaitEngines(): Promise<PlannedEpoch | null> {
+  async #installInReady(): Promise<void> {
     const { clock } = this.#context;
     this.#firstStep = 'engines to be ready';
     // Its failure counts only if it fails again.
@@ -162,14 +164,28 @@ export class Update {
     const waited = this.#waiting();
     const askedAt = clock.now();
     const { left } = this.#ends;
-    await awaitEngines(this.#update, left, (target, error) => this.#ends.failed(target, error));
+    const onUnfit = (target: UpdateTarget, error: WeightcastError) =>
+      this.#ends.failed(target, this.#causeOfEnd() ?? error);
+    const late = await awaitEngines(this.#update, left, onUnfit);
+    for (const target of late.keys()) this.#awaited.add(target);
     this.#firstStep = 'ranks to prepare';
     const isStale = clock.now() - askedAt > readyMilliseconds || this.#ends.left.length < left.length;
     const planned = await planning;
     const { feeding } = this.#update.spec;
-    const areOthers = [...(planned?.byParts ?? [])].some(({ name }) => feeding.demandsWhole(name) !== null);
+    const areOthers = planned?.recorded.some(({ name }) => feeding.demandsWhole(name) !== null) ?? false;
     // What engine workers need of device memory may only be known since.
-    return isStale || areOthers || waited !== this.#waiting() ? null : planned;
+    const isOther = late.size > 0 || isStale || areOthers || waited !== this.#waiting();
+    this.#hasBegun = true;
+    const together = this.#update.spec.targets.filter((target) => !late.has(target));
+    const apart = [...late].map(([target, ready]) => this.#installLate(target, ready));
+    await Promise.all([this.#install(together, isOther ? null : planned), ...apart]);
+  }
+
+  /** Beside the others, which go on without it. */
+  async #installLate(target: UpdateTarget, ready: Promise<void>): Promise<void> {
+    await ready;
+    this.#awaited.delete(target);
+    await this.#install([target], null);
   }
 
   /** What is known of what engine workers keep of layers that are not whole. */
@@ -180,7 +196,6 @@ export class Update {
 
   /** In rounds, until all of these have ended. */
   async #install(targets: readonly UpdateTarget[], planned: PlannedEpoch | null): Promise<void> {
-    this.#hasBegun = true;
     let next = planned;
     while (this.#leftOf(targets).length > 0) {
       await this.#next(targets, next);

@@ -18,9 +18,14 @@ export function stuckWords(instance: Engine, error: WeightcastError): string {
   return `instance ${instance.name} is still paused (${error.message}): ${resumeCommand(instance)}`;
 }
 
+/** The same, of one that was resumed, and has not answered that it was to pause. */
+export function lateWords(instance: Engine): string {
+  return `instance ${instance.name} was resumed, and may still pause, which it was asked to and has not answered: ${resumeCommand(instance)} if it does`;
+}
+
 /** The cluster goes on trying. */
 export function resumingWords(instance: Engine, error: WeightcastError): string {
-  return `instance ${instance.name} is still paused (${error.message}), and is tried to be resumed while the cluster runs: ${resumeCommand(instance)}`;
+  return `instance ${instance.name} is still paused (${error.message}), and is tried to be resumed until the cluster ends: ${resumeCommand(instance)}`;
 }
 
 export function staleWords(instance: Engine, { message }: WeightcastError): string {
@@ -44,7 +49,7 @@ export function answeredWords(
 
 /** The cluster asks it again and again. */
 export function dueWords(instance: Engine): string {
-  return `instance ${instance.name} may still pause, which it was asked to and has not answered, and counts as paused until the cluster, which looks after it, knows that it is not: ${resumeCommand(instance)}`;
+  return `instance ${instance.name} may still pause, which it was asked to and has not answered: it counts as paused, and is looked after until the cluster ends: ${resumeCommand(instance)}`;
 }
 
 /** Of an engine that has let the deadline of a step pass: `isStep`, and not the update's. */

@@ -3,6 +3,7 @@ import { Request } from 'zeromq';
 import { AbortedError, describe, type WeightcastError, WorkerLinkError } from '../../errors.ts';
 import type { Clock } from '../../ports.ts';
 import { type LinkEnd, LinkSocket, maxMessageBytes } from './link-socket.ts';
+import { acceptWorkersOnly } from './worker-users.ts';
 
 /**
  * How long an abort waits for the worker to disconnect. It may still be copying out of the link buffer, which is freed
@@ -39,7 +40,14 @@ type Failure = new (message: string, options?: ErrorOptions) => WeightcastError;
 /** A socket in which one request waits for its answer before the next. */
 export function oneAtATime(): Request {
   // Relaxed and correlated, so that an abort can be sent while a reply is due.
-  return new Request({ linger: 0, relaxed: true, correlate: true, maxMessageSize: maxMessageBytes });
+  const socket = new Request({
+    linger: 0,
+    relaxed: true,
+    correlate: true,
+    maxMessageSize: maxMessageBytes,
+  });
+  acceptWorkersOnly(socket);
+  return socket;
 }
 
 /**
@@ -54,6 +62,8 @@ export class RankSocket {
   /** Of the oldest request in flight, or of the last one. */
   #step: Step = 'open';
   #inFlight = 0;
+  /** A process of a user that is not to have the weights wanted to connect. */
+  #hasRefused = false;
   /** Settles with the answer to the newest request. */
   #newest: Promise<unknown> = Promise.resolve();
   /** When it was to begin with what it was asked last; null while it has answered everything. */
@@ -65,6 +75,9 @@ export class RankSocket {
     this.address = address;
     this.#options = options;
     this.#socket = new LinkSocket(socket, options.clock, () => this.#lost());
+    socket.events.on('accept:error', () => {
+      this.#hasRefused = true;
+    });
   }
 
   /** Rejects with `WorkerLinkError` if the address cannot be bound. */
@@ -175,7 +188,11 @@ export class RankSocket {
   #late(): WeightcastError {
     const { timeoutMilliseconds } = this.#options;
     const fault = this.#socket.connected ? 'did not answer' : 'did not connect';
-    return this.#failure(`${fault} within ${timeoutMilliseconds} ms when`);
+    const detail =
+      this.#hasRefused && !this.#socket.connected
+        ? '; a process of another user was refused (WEIGHTCAST_WORKER_UIDS)'
+        : '';
+    return this.#failure(`${fault} within ${timeoutMilliseconds} ms when`, {}, detail);
   }
 
   #failure(

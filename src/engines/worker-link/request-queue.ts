@@ -1,6 +1,7 @@
 import { randomInt } from 'node:crypto';
 import { Dealer } from 'zeromq';
 import { type LinkEnd, maxMessageBytes } from './link-socket.ts';
+import { acceptWorkersOnly } from './worker-users.ts';
 
 /** Where a REP socket ends what it sends back before its own answer. */
 const delimiter = Buffer.alloc(0);
@@ -16,6 +17,10 @@ export class RequestQueue implements LinkEnd {
   /** Of the next request, and of the next answer. */
   #asked = randomInt(2 ** 32);
   #answered = this.#asked;
+
+  constructor() {
+    acceptWorkersOnly(this.#socket);
+  }
 
   get events() {
     return this.#socket.events;

@@ -4,6 +4,7 @@ import { describe, WorkerLinkError } from '../../errors.ts';
 import { maxMessageBytes } from './link-socket.ts';
 import { decodeSurvey, encodeSurvey } from './messages.ts';
 import type { LiveDigests } from './worker-link.ts';
+import { acceptWorkersOnly } from './worker-users.ts';
 
 /** Whoever asks listens before it asks. */
 const answerMilliseconds = 30_000;
@@ -24,6 +25,7 @@ export class SurveySocket {
   static async bind(): Promise<SurveySocket> {
     const address = `ipc://@weightcast-survey-${randomBytes(8).toString('hex')}.sock`;
     const socket = new Reply({ linger: 0, maxMessageSize: maxMessageBytes });
+    acceptWorkersOnly(socket);
     try {
       await socket.bind(address);
     } catch (error) {

@@ -25,6 +25,7 @@ async function check(
   const instances = new InstanceRegistry();
   instances.add(instance, bridge);
   update(instances);
+  instances.labelled('a', 'before');
   const ask = (_to: unknown, _question: unknown, options: AskOptions) => answer(instances, options);
   const checks = new EngineChecks(instances, () => false);
   for (const now of times) {
@@ -40,6 +41,16 @@ test('an engine that was started again is known to be another one, until it is u
   assert.deepEqual([instances.status()[0]!.state, isOther()], ['unknown', true]);
   update(instances);
   assert.deepEqual([instances.status()[0]!.state, isOther()], ['serving', false]);
+});
+
+test('an engine that was not told its version is known by the name it had, until it says another', async () => {
+  for (const [label, state] of [
+    ['before', 'serving'],
+    ['theirs', 'unknown'],
+  ] as const) {
+    const instances = await check(async () => ({ version: label, held: 'unknown' }));
+    assert.equal(instances.status()[0]!.state, state, label);
+  }
 });
 
 test('what an engine said before an update that has ended meanwhile says nothing of the same version given again', async () => {

@@ -44,11 +44,18 @@ test("a worker's failure counts, and not the echo of it in engines", () => {
 test('an engine that refuses the call is to blame if no rank is', () => {
   const found = blamed((failures) => {
     failures.ofEngine(one, new EngineError('404'));
-    failures.ofRank(0, new AbortedError('404'));
-    failures.ofRank(2, new AbortedError('404'));
     failures.ofEngine(other, new AbortedError('404'));
   });
   assert.deepEqual(found, [['one', '404']]);
+});
+
+test('an engine that repeats that a rank of another instance aborted the broadcast is not to blame', () => {
+  const found = blamed((failures) => {
+    failures.ofRank(2, new AbortedError('broadcast 26 on rank 2: aborted by rank 0'));
+    failures.ofEngine(other, new EngineError('500: the rank aborted the update: aborted by rank 0'));
+    failures.ofEngine(one, new EngineError('other side closed'));
+  });
+  assert.deepEqual(found, [['one', 'other side closed']]);
 });
 
 test('a rank that does not release what it took is to blame, with what else is known of it', () => {

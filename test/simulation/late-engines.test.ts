@@ -1,0 +1,120 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { versionsOf, withCluster } from './harness.ts';
+
+test('an engine that may be starting keeps no other one waiting, and is updated when it is ready', async () => {
+  await withCluster({ pauses: true }, async ({ world, user, succeeds, status, wait }) => {
+    const [engine] = world.engines;
+    engine!.kill();
+    world.clock.after(30_000, () => engine!.restart());
+    const update = user.update('a');
+    await wait(10_000);
+    assert.deepEqual(versionsOf(await status()), [null, 'a']);
+    assert.ok(!world.engines[1]!.isPaused);
+    const { instances, seconds } = await succeeds(update);
+    assert.ok(seconds > 29);
+    assert.ok(instances[1]!.seconds < 10, `${instances[1]!.seconds} s`);
+    assert.deepEqual(versionsOf(await status()), ['a', 'a']);
+  });
+});
+
+test('a rank that dies while the engine of its instance is waited for ends that wait, when others have begun too', async () => {
+  await withCluster({}, async ({ cluster, world, user, spares, wait, ready }) => {
+    world.engines[0]!.kill();
+    const update = user.update('a');
+    await wait(10_000);
+    const diedAt = world.clock.now();
+    cluster.ranks.get(0)!.kill();
+    await spares(update, 'engine-0', 'WEIGHTCAST_PEER_LOST', /^rank 0 died/);
+    assert.ok(world.clock.now() - diedAt < 2_000);
+    world.engines[0]!.restart();
+    await ready();
+  });
+});
+
+test('how long an engine that is down is waited for can be set', async () => {
+  await withCluster({ isCalm: true }, async ({ world, user, spares }) => {
+    const [engine] = world.engines;
+    engine!.kill();
+    for (const readyTimeoutMilliseconds of [3_000, 200_000]) {
+      const startedAt = world.clock.now();
+      const update = user.update('a', { timeoutMilliseconds: 300_000, readyTimeoutMilliseconds });
+      const words = new RegExp(`^engine engine-0 is not ready after ${readyTimeoutMilliseconds} ms`);
+      await spares(update, 'engine-0', 'WEIGHTCAST_DEADLINE', words);
+      const waited = world.clock.now() - startedAt;
+      assert.ok(
+        waited > readyTimeoutMilliseconds && waited < readyTimeoutMilliseconds + 1_000,
+        `${waited} ms`,
+      );
+    }
+    engine!.restart();
+  });
+});
+
+test('how long an update waits for an engine to resume that it has not updated can be set', async () => {
+  await withCluster({ pauses: true }, async ({ world, user, spares, until }) => {
+    const [engine] = world.engines;
+    for (const [given, milliseconds] of [
+      [{}, 750],
+      [{ resumeTimeoutMilliseconds: 4_000 }, 4_000],
+    ] as const) {
+      engine!.nextCall = 'error';
+      engine!.nextResume = 'silence';
+      const update = user.update('a', { timeoutMilliseconds: 60_000, ...given });
+      const words = new RegExp(`still paused \\(engine engine-0 did not answer within ${milliseconds} ms\\)`);
+      await spares(update, 'engine-0', 'WEIGHTCAST_ENGINE', words);
+      await until('it is resumed', () => !engine!.isPaused);
+    }
+  });
+});
+
+for (const says of ['says', 'does not say'])
+  test(`a pause that takes effect a minute after it was given up is undone; the engine ${says} that it is paused`, async () => {
+    await withCluster({ pauses: true }, async ({ cluster, world, user, spares, until, wait, status }) => {
+      const [engine] = world.engines;
+      engine!.hidesPauses = says !== 'says';
+      engine!.latePauseMilliseconds = 60_000;
+      engine!.nextPause = 'late';
+      const update = user.update('a', { timeoutMilliseconds: 90_000, stepTimeoutMilliseconds: 1_000 });
+      await spares(update, 'engine-0', 'WEIGHTCAST_DEADLINE', /may still pause/);
+      await wait(20_000);
+      assert.ok(!(await status()).instances[0]!.isPaused, 'it runs, and is only looked after');
+      await until('it takes effect', () => engine!.isPaused);
+      const pausedAt = world.clock.now();
+      await until('it is undone', () => !engine!.isPaused);
+      assert.ok(world.clock.now() - pausedAt < 10_000, `${world.clock.now() - pausedAt} ms`);
+      await wait(60_000);
+      assert.ok(!(await status()).instances[0]!.isPaused);
+      assert.equal(cluster.supervisor.timers, 0, 'nobody looks after it any more');
+    });
+  });
+
+test('an engine that may still pause is looked after by the supervisor that takes over', async () => {
+  await withCluster({ pauses: true }, async ({ cluster, world, user, spares, until, wait, ready }) => {
+    const [engine] = world.engines;
+    engine!.latePauseMilliseconds = 60_000;
+    engine!.nextPause = 'late';
+    const update = user.update('a', { timeoutMilliseconds: 90_000, stepTimeoutMilliseconds: 1_000 });
+    await spares(update, 'engine-0', 'WEIGHTCAST_DEADLINE', /may still pause/);
+    await wait(20_000);
+    cluster.killSupervisor();
+    await wait(5_000);
+    await ready();
+    await until('it takes effect', () => engine!.isPaused);
+    await until('it is undone', () => !engine!.isPaused);
+  });
+});
+
+test('an update that pauses an engine which might still pause leaves nothing to look after', async () => {
+  await withCluster({ pauses: true }, async ({ cluster, world, user, succeeds, spares, wait }) => {
+    const [engine] = world.engines;
+    engine!.latePauseMilliseconds = 60_000;
+    engine!.nextPause = 'late';
+    const update = user.update('a', { stepTimeoutMilliseconds: 1_000 });
+    await spares(update, 'engine-0', 'WEIGHTCAST_DEADLINE', /may still pause/);
+    await wait(20_000);
+    await succeeds(user.update('a'));
+    await wait(10_000);
+    assert.equal(cluster.supervisor.timers, 0);
+  });
+});
