@@ -207,7 +207,8 @@ async function wouldAnswer(
 
 /** Its engine tells the workers apart by their devices. */
 function refuseSharedDevices({ name, ranks }: UpdateTarget, ready: readonly ReadyRank[]): void {
-  const own = ready.filter(({ rank }) => ranks.includes(rank));
+  const ofTarget = new Set(ranks);
+  const own = ready.filter(({ rank }) => ofTarget.has(rank));
   const first = new Map([...own].reverse().map((one) => [one.deviceUuid, one]));
   for (const { rank, host, deviceUuid } of own) {
     const other = first.get(deviceUuid)!;
