@@ -21,7 +21,7 @@ export function added({ pause, link, load }: MeasuredPause, within: Span = pause
 /** Where that goes, from the pause to the resume. */
 export function addedByPhase(one: MeasuredPause): Record<string, number> {
   const [pausedAt, resumedAt] = one.pause.span;
-  const [askedAt, answeredAt] = one.pause.calls.at(-1)!;
+  const [askedAt, answeredAt] = one.pause.calls[0]!;
   const begun = Math.min(...one.update.map(([from]) => from));
   const done = Math.max(...one.update.map(([, to]) => to));
   const loadsFrom = Math.min(...one.load.map(([from]) => from));

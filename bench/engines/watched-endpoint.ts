@@ -65,6 +65,7 @@ export class WatchedEndpoint {
     } else if (path === '/resume' && this.#pausedAt !== undefined) {
       this.pauses.push({ span: [this.#pausedAt, at], calls: this.#calls });
       this.#pausedAt = undefined;
+      this.#calls = [];
     }
   }
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from collections.abc import Callable, Iterable, Iterator
 
@@ -49,7 +50,10 @@ class Lent:
     """The link buffer for one bucket, by a storage of its own."""
 
     def __init__(self, link_buffer: torch.Tensor) -> None:
-        self._bytes: torch.Tensor | None = torch.from_dlpack(link_buffer)
+        # torch hands memory on from the device that is current alone.
+        is_on_gpu = link_buffer.device.type == "cuda"
+        with torch.cuda.device(link_buffer.device) if is_on_gpu else contextlib.nullcontext():
+            self._bytes: torch.Tensor | None = torch.from_dlpack(link_buffer)
         storage = self._bytes.untyped_storage()
         self.address = storage.data_ptr()
         self._storage = StorageWeakRef(storage)

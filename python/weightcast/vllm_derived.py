@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from .live_tensors import Held, Walks
+from .model_layers import named_layers
 
 
 class DerivedTensors:
@@ -21,11 +22,16 @@ class DerivedTensors:
     def __init__(self, model: torch.nn.Module, walks: Walks) -> None:
         self._model = model
         self._walks = walks
-        self._before = {held.path: held.tensor for held in walks.of(model).held}
+        self._held = walks.of(model).held
+        self._before = {held.path: held.tensor for held in self._held}
+        self._layers = {id(vars(layer)) for _, layer in named_layers(model)}
 
     def put_back(self) -> None:
         """Copies what was computed since into the memory from before, where it has the same form."""
         self._walks.changed()
+        # All of it, in most models: then nobody has to look through them once more.
+        if all(map(self._is_in_place, self._held)):
+            return
         moved = [
             (held, self._before[held.path])
             for held in self._walks.of(self._model).held
@@ -36,6 +42,10 @@ class DerivedTensors:
             held.replace(before)
         if moved:
             self._walks.changed()
+
+    def _is_in_place(self, held: Held) -> bool:
+        """Of what a layer itself has. What others have for it, others may have taken the place of."""
+        return id(held.owner) in self._layers and held.owner.get(held.key) is held.tensor
 
     def _lay_elsewhere(self, held: Held) -> bool:
         before = self._before.get(held.path)

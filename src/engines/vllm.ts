@@ -49,6 +49,8 @@ export class VllmClient extends HttpEngine implements EngineClient {
   #hasWeightcast = false;
   /** It has no name for its weights, as it said when it was told one; until it says one, as a newer engine in its place does. */
   #isNameless = false;
+  /** The last update has dropped its caches, and nobody has asked for that yet. */
+  #areCachesDropped = false;
 
   /** Throws `UsageError` if the endpoint is none. */
   constructor(options: VllmClientOptions) {
@@ -87,17 +89,26 @@ export class VllmClient extends HttpEngine implements EngineClient {
     await this.#checkPaused(false, 'resume', options);
   }
 
-  async update(update: EngineUpdate, options: CallOptions): Promise<void> {
-    const { links } = update;
+  async update({ links, resetCache, isPaused }: EngineUpdate, options: CallOptions): Promise<void> {
+    this.#areCachesDropped = false;
+    const updated = this.#updateWorkers(links, options);
+    // Two rounds of questions less in the pause. What is refused is asked again afterwards.
+    const dropped = resetCache && isPaused ? this.#dropCaches(options).then(() => true) : null;
+    dropped?.catch(() => {});
+    await updated;
+    this.#areCachesDropped = (await dropped?.catch(() => false)) ?? false;
+  }
+
+  async #updateWorkers(links: EngineUpdate['links'], options: CallOptions): Promise<void> {
     const args = this.#hasDraftModel ? [links, usualSilenceSeconds, true] : [links];
     const method = updateMethods[this.#link];
     for (let tries = 1; ; tries += 1) {
       try {
         return await callWorkers(this.http, method, args, options);
       } catch (error) {
+        if (this.#link === 'checkpoint-engine') throw withAnswersLeft(error, links);
         // Of vLLM's own trainers, which take the steps of a session one by one. Nothing was touched.
         const isBeside = error instanceof WorkerFailure && /already active/.test(error.message);
-        if (this.#link === 'checkpoint-engine') throw withAnswersLeft(error, links);
         if (!isBeside || tries > openTries) throw error;
       }
       if (tries < openTries) await this.http.wait(openMilliseconds, options.signal);
@@ -137,6 +148,11 @@ export class VllmClient extends HttpEngine implements EngineClient {
    * such a store answers it as it does a failure, so it is asked without that, too.
    */
   async resetCaches(options: CallOptions): Promise<void> {
+    if (!this.#areCachesDropped) await this.#dropCaches(options);
+    this.#areCachesDropped = false;
+  }
+
+  async #dropCaches(options: CallOptions): Promise<void> {
     // It is not reset while requests use it, and then neither are the others, which do not look.
     await this.#resetPrefixCache(options);
     await Promise.all([
@@ -161,9 +177,10 @@ export class VllmClient extends HttpEngine implements EngineClient {
     return said;
   }
 
-  /** Its configuration is asked for once: that takes a vLLM seconds the first time. */
+  /** One worker may be asked whatever it is. Of several the configuration is asked for once: that takes a vLLM seconds. */
   async #askWorkers(options: CallOptions): Promise<WorkersSaid> {
-    if (!this.#hasWeightcast) await refuseWithoutWeightcast(this.http, options);
+    const mayBeAsked = this.#hasWeightcast || (await this.worldSize(options))?.replica === 1;
+    if (!mayBeAsked) await refuseWithoutWeightcast(this.http, options);
     const said = await askWorkers(this.http, options);
     this.#hasWeightcast = said.protocol > oldestProtocol;
     return said;

@@ -39,6 +39,7 @@ export const toBridge = {
       epoch,
       links: z.record(z.string(), z.string()),
       resetCache: z.boolean(),
+      isPaused: z.boolean(),
       timeoutMilliseconds: milliseconds,
     },
     nothing,
