@@ -171,18 +171,7 @@ async function main(): Promise<readonly string[]> {
   const ports = supervisorPortsWithFaults(createPorts(launch, log), faults);
   if (hub.remoteEndpoint !== null)
     process.send?.({ kind: 'listening', remoteEndpoint: hub.remoteEndpoint } satisfies SupervisorReport);
-  const { lastResume: lastResumeMilliseconds, lostRank: lostRankMilliseconds } = times;
-  const options = { ...configuration, lastResumeMilliseconds, lostRankMilliseconds };
-  const create = () => new SupervisorActor(options, ports);
-  const spawnOptions = { ...supervisorSpawnOptions, endingMilliseconds: times.ranks };
-  const supervisor = system.spawn('supervisor', create, spawnOptions);
-  // The actor that it has started asks for its ranks before it answers anything.
-  void ask(system, supervisor, toSupervisor.status, {}, { deadlineMilliseconds: deadlines.control })
-    .then(() => {
-      children.endOthers(times.grace);
-      agents.endOthers();
-    })
-    .catch(() => {});
+  const supervisor = begin(system, launch, ports, times);
   // After a signal the owner starts another supervisor.
   let isOrphan = false;
   const released = lifeline.released.then(async (how) => {
@@ -206,11 +195,34 @@ async function main(): Promise<readonly string[]> {
   return children.killed;
 }
 
+/** Starts the actor, and ends what it has not asked for. */
+function begin(
+  system: ActorSystem,
+  { configuration, children, agents }: Launch,
+  ports: SupervisorPorts,
+  times: StopTimes,
+): ActorRef<SupervisorInbox> {
+  const { lastResume: lastResumeMilliseconds, lostRank: lostRankMilliseconds } = times;
+  const options = { ...configuration, lastResumeMilliseconds, lostRankMilliseconds };
+  const create = () => new SupervisorActor(options, ports);
+  const spawnOptions = { ...supervisorSpawnOptions, endingMilliseconds: times.ranks };
+  const supervisor = system.spawn('supervisor', create, spawnOptions);
+  // The actor that it has started asks for its ranks before it answers anything.
+  void ask(system, supervisor, toSupervisor.status, {}, { deadlineMilliseconds: deadlines.control })
+    .then(() => {
+      children.endOthers(times.grace);
+      agents.endOthers();
+    })
+    .catch(() => {});
+  return supervisor;
+}
+
 /** What is to be said of engines that nobody is left to resume. */
 function* leftPaused({ instances }: SupervisorConfiguration, statuses: Launch['statuses']): Iterable<string> {
   for (const { name, endpoint, isPaused, state } of statuses.values()) {
     const engine = engineOf(instances.find((one) => one.name === name) ?? {});
-    if (isPaused && state === 'broken') yield brokenWords({ name, endpoint, engine }, true);
+    const isBroken = state === 'broken' || state === 'updating';
+    if (isPaused && isBroken) yield brokenWords({ name, endpoint, engine }, true);
     else if (isPaused)
       yield stuckWords({ name, endpoint, engine }, new PeerLostError('its cluster has ended'));
   }
