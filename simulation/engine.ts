@@ -55,6 +55,8 @@ export class SimulatedEngine {
   nextAnswers: CallFault | null = null;
   /** It answers no questions about prompts, as to somebody with a wrong API key. */
   refusesQuestions = false;
+  /** It never says whether it would. */
+  ignoresQuestions = false;
   readonly #options: EngineOptions;
   #workers: SimulatedWorker[] = [];
   /** By device, what its worker received last. */
@@ -299,6 +301,7 @@ export class SimulatedEngine {
   async #answers(prompts: readonly Prompt[]): Promise<RankAnswers[]> {
     if (prompts.length === 0) {
       if (this.refusesQuestions) throw new EngineError('Unauthorized');
+      if (this.ignoresQuestions) await this.#failIf('silence');
       return [{ dataParallelRank: null, logprobs: [] }];
     }
     const fault = this.nextAnswers;

@@ -73,7 +73,7 @@ function optionsOf(ranks: number) {
 async function measure(ranks: number, count: number): Promise<SupervisorMeasurement> {
   const keys = createClusterKeys();
   const hub = await HubTransport.bind({ node: 'hub~1', keys: keys, clock: systemClock, log, limits });
-  const transport = new WatchedTransport(hub);
+  const transport = new WatchedTransport(hub, ranks);
   const system = ActorSystem.create({ clock: systemClock, random: { next: () => 0.5 }, log, transport });
   const ports = {
     launchRank: () => ({ exited: new Promise<string>(() => {}), isSurvivor: false, stop: async () => {} }),

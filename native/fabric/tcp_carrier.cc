@@ -262,7 +262,10 @@ bool ServedStream::SendReplies() {
       trailer_ = {static_cast<uint32_t>(is_good ? Verdict::kGood : Verdict::kWithdrawn)};
     } else if (reply.exposure && sent_ < data_end + sizeof(trailer_)) {
       const uint64_t at = sent_ - data_end;
-      if (!SendPart(reinterpret_cast<const uint8_t*>(&trailer_) + at, sizeof(trailer_) - at, false)) return false;
+      // In a packet with the next header: a reader who is woken for the trailer alone finds nothing else, and sleeps again.
+      if (!SendPart(reinterpret_cast<const uint8_t*>(&trailer_) + at, sizeof(trailer_) - at, replies_.size() > 1)) {
+        return false;
+      }
     } else {
       replies_.pop_front();
       sent_ = 0;

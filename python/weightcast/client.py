@@ -18,7 +18,7 @@ from __future__ import annotations
 import itertools
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence, Union
 
-from .client_checks import absolute_path, given, list_of, name_of, quoted, seconds_of, worker_groups_of
+from .client_checks import absolute_path, count_of, given, list_of, name_of, quoted, seconds_of, worker_groups_of
 from .client_errors import (
     AccessError,
     BusyError,
@@ -234,6 +234,7 @@ class Client:
     def _free_ranks(self, count: int) -> Sequence[int]:
         """For a daemon that does not number ranks itself; of two clients that ask at once it refuses the second."""
         taken = {rank for one in self.status().instances for rank in one.ranks}
+        count = count_of("worker_count", count, 1)
         first = next(first for first in itertools.count() if taken.isdisjoint(range(first, first + count)))
         return range(first, first + count)
 

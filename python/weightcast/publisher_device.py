@@ -48,9 +48,14 @@ class DeviceFiles(VersionFiles):
         return self._is_finished
 
     def reserve(self, place: Place) -> None:
-        if place.file not in self._allocations:
-            # Beyond `ALLOCATION_BYTES` a file has but one tensor.
-            nbytes = max(HEADER_ROOM + ALLOCATION_BYTES, place.offset + place.nbytes)
+        # Beyond `ALLOCATION_BYTES` a file has but one tensor.
+        nbytes = max(HEADER_ROOM + ALLOCATION_BYTES, place.offset + place.nbytes)
+        known = self._allocations.get(place.file)
+        if known is not None and known.nbytes < nbytes:
+            # It was made for a smaller tensor, which was not given after all: there is nothing in it.
+            self._allocations.pop(place.file).free()
+            known = None
+        if known is None:
             self._allocations[place.file] = self._memory.allocate(nbytes)
         self._descriptor(place.file)
 

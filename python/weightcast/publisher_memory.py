@@ -9,7 +9,7 @@ import re
 import secrets
 from typing import Any, Callable, NamedTuple, Sequence, Union
 
-from .client_errors import HostMemoryError, UsageError
+from .client_errors import DeviceMemoryError, UsageError
 from .publisher_layout import ITEM_BYTES
 from .publisher_parts import Part
 from .tensor_files import Source
@@ -24,6 +24,7 @@ class Allocation(NamedTuple):
     handle: bytes
     #: Its bytes: a memoryview, or of a GPU a tensor of torch, uint8.
     memory: Any
+    nbytes: int
     free: Callable[[], None]
 
 
@@ -44,7 +45,7 @@ class HostMemory:
         self._directory = f"/dev/shm/weightcast-device-{uuid[len('HOST-'):]}"
 
     def allocate(self, nbytes: int) -> Allocation:
-        """Raises `HostMemoryError`."""
+        """Raises `DeviceMemoryError`."""
         path = os.path.join(self._directory, f"allocation-{_FIRST_NUMBER + secrets.randbelow(_FIRST_NUMBER)}")
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -54,7 +55,7 @@ class HostMemory:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise HostMemoryError(
+            raise DeviceMemoryError(
                 f"device {self.uuid} has no {nbytes} bytes ({error.strerror}): it is there while an instance has a rank on it"
             ) from error
 
@@ -68,7 +69,7 @@ class HostMemory:
             except BufferError:
                 pass  # Somebody holds a view of it.
 
-        return Allocation(path.encode(), memoryview(memory), free)
+        return Allocation(path.encode(), memoryview(memory), nbytes, free)
 
     def finish(self) -> None:
         pass
@@ -91,7 +92,7 @@ class CudaMemory:
         self._driver = ctypes.CDLL("libcuda.so.1")
 
     def allocate(self, nbytes: int) -> Allocation:
-        """Raises `HostMemoryError`, in whose words it is the device that has none left."""
+        """Raises `DeviceMemoryError`."""
         import torch
 
         with torch.cuda.device(self._device):
@@ -110,7 +111,8 @@ class CudaMemory:
                 torch.cuda.synchronize()
                 self._driver.cuMemFree_v2(pointer)
 
-        return Allocation(bytes(handle), torch.as_tensor(_Interface(pointer.value, nbytes), device=self._device), free)
+        memory = torch.as_tensor(_Interface(pointer.value, nbytes), device=self._device)
+        return Allocation(bytes(handle), memory, nbytes, free)
 
     def finish(self) -> None:
         """Returns when all that was copied is there."""
@@ -122,7 +124,7 @@ class CudaMemory:
         if result != 0:
             # 2: CUDA_ERROR_OUT_OF_MEMORY.
             why = "it is full" if result == 2 else f"error {result} of the CUDA driver"
-            raise HostMemoryError(f"device {self.uuid} does not give {what}: {why}; publish without on_device")
+            raise DeviceMemoryError(f"device {self.uuid} does not give {what}: {why}; publish without on_device")
 
 
 class _Interface:
@@ -142,6 +144,8 @@ def copy_on_device(tensor: Any, source: Source, memory: Any, shape: Sequence[int
     Ordered on the current stream. Raises `ValueError` if the data has another size than dtype and shape make."""
     import torch
 
+    if part.elements == 0:
+        return
     item = ITEM_BYTES[source.dtype]
     whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[item]
     if hasattr(tensor, "data_ptr"):

@@ -83,7 +83,8 @@ class Version:
         multiples of 128.
 
         Raises `CheckpointError` for another shape or dtype than in the versions before, for what was given already, and for a
-        NaN; `UsageError` for what is no tensor; `HostMemoryError`. All name version, rank and tensor.
+        NaN; `UsageError` for what is no tensor; `HostMemoryError`, or on a device `DeviceMemoryError`. All name version and rank, and
+        what is wrong with a tensor names it.
         """
         if not self._is_open:
             raise UsageError(f"version {self.name} is over: tensor {name} comes too late")

@@ -199,11 +199,10 @@ class _Exchange:
     def _load(self, request: Load) -> bytes | None:
         with torch.no_grad():
             self._load_model(self._bucket(request))
-        if self._lent is None:
-            return None
-        self._last = []
-        if self._may_hold:
-            with torch.no_grad():
+            if self._lent is None:
+                return None
+            self._last = []
+            if self._may_hold:
                 self._lent.take_back()
         self._loaded()
         return encode_success()

@@ -37,8 +37,15 @@ def state_of(manager: Any) -> dict[str, Any]:
         "isSteady": False,
         "draft": _draft(manager),
         "waiting": None,
-        "held": held_by(runners_of(manager)[0].model, is_readable=not are_weights_released(manager)),
+        "held": held_by(
+            runners_of(manager)[0].model, is_readable=not are_weights_released(manager) and not _moves_experts(manager)
+        ),
     }
+
+
+def _moves_experts(manager: Any) -> bool:
+    """Whether SGLang itself has other experts lie in the target's parameters from one moment to the next (`--enable-eplb`)."""
+    return getattr(runners_of(manager)[0], "eplb_manager", None) is not None
 
 
 def _check_proven(manager: Any) -> None:

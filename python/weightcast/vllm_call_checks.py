@@ -21,6 +21,8 @@ class CallChecks:
         # By the identity of the module that a loader is for, which its names are of.
         self._skipped: set[tuple[int, str]] = set()
         self._loaded: set[tuple[int, str]] = set()
+        # Of these vLLM does not know all that was loaded.
+        self._incomplete: set[int] = set()
 
     @contextlib.contextmanager
     def put_off(self) -> Iterator[None]:
@@ -30,7 +32,8 @@ class CallChecks:
 
     def missing(self) -> list[str]:
         """Names of tied parameters whose second name the files had, and not the first. When all is loaded."""
-        return sorted({name for _, name in self._skipped - self._loaded})
+        lacking = self._skipped - self._loaded
+        return sorted({name for module, name in lacking if module not in self._incomplete})
 
     @contextlib.contextmanager
     def _aliases_noted(self) -> Iterator[None]:
@@ -50,9 +53,9 @@ class CallChecks:
     def _note(self, loader: Any, loaded: set[str]) -> None:
         module = id(loader.module)
         self._loaded |= {(module, name) for name in loaded}
-        # Otherwise it does not know what was loaded.
-        if getattr(loader, "_loaded_params_are_complete", True):
-            self._skipped |= {(module, name) for name in loader._skipped_aliases.values()}
+        self._skipped |= {(module, name) for name in loader._skipped_aliases.values()}
+        if not getattr(loader, "_loaded_params_are_complete", True):
+            self._incomplete.add(module)
 
 
 @contextlib.contextmanager

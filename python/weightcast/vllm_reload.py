@@ -243,6 +243,7 @@ class RawReload:
         self._device = device
         self._walks = walks
         self._parts = parts
+        self._checks = CallChecks()
         self._took_any = False
 
     def begin(self) -> None:
@@ -253,7 +254,7 @@ class RawReload:
 
     def load(self, weights: Weights) -> None:
         names = None
-        with torch.device(self._device), self._parts.watch(), CallChecks().put_off():
+        with torch.device(self._device), self._parts.watch(), self._checks.put_off():
             names = self._target.model.load_weights(weights)
         self._took_any = self._took_any or names is None or len(names) > 0
 
@@ -263,6 +264,7 @@ class RawReload:
 
             process_weights_after_loading(self._target.model, self._target.model_config, self._device)
             self._walks.changed()
+            check_coverage(self._target.which, self._checks.missing())
         elif self._target.required:
             raise WeightcastError(f"the {self._target.which} model took none of the tensors")
         return self._took_any

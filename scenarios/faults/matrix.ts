@@ -38,7 +38,7 @@ export class RealMatrix {
   #fleet: FaultFleet | null = null;
   #settled: Settled | null = null;
   #checkpoint: CheckpointName = 'one';
-  /** Of ranks and agents of the cluster that there is now. */
+  /** Of ranks, agents and supervisors of the cluster that there is now. */
   #deaths = 0;
   /** After so many of them another cluster takes over. */
   readonly #mostDeaths: number;
@@ -66,9 +66,10 @@ export class RealMatrix {
     }
   }
 
-  /** A rank, or an agent, that dies again and again is started more and more slowly, which is not what a cell is to show. */
+  /** A rank, an agent or a supervisor that dies again and again is started more and more slowly, which is not what a cell is to show. */
   async #countDeaths({ victim, limit }: RealFault): Promise<void> {
-    if (victim !== 'feeds' && victim !== 'receives' && victim !== 'agent' && limit !== 'silence') return;
+    const isStartedAgain = victim !== null && ['feeds', 'receives', 'agent', 'supervisor'].includes(victim);
+    if (!isStartedAgain && limit !== 'silence') return;
     this.#deaths += 1;
     if (this.#deaths < this.#mostDeaths) return;
     this.#deaths = 0;

@@ -69,28 +69,36 @@ export function layoutDigests(manifest: Manifest): LayoutDigests {
  */
 export function contentDigest(manifest: Manifest): string {
   const { hash, rows } = contentHashes.of(manifest);
-  const digests = BigUint64Array.from(rows, (row) => manifest.digests[row]!);
+  // By halves: as one number each would become an object.
+  const { buffer, byteOffset, length } = manifest.digests;
+  const halves = new Uint32Array(buffer, byteOffset, 2 * length);
+  const digests = new Uint32Array(2 * rows.length);
+  for (let index = 0; index < rows.length; index += 1) {
+    digests[2 * index] = halves[2 * rows[index]!]!;
+    digests[2 * index + 1] = halves[2 * rows[index]! + 1]!;
+  }
   return hash.copy().update(bytesOfColumn(digests)).digest('hex');
 }
 
 function hashContent(manifest: Manifest): { readonly hash: Hash; readonly rows: Uint32Array } {
-  const rows = rowsByName(manifest.names);
-  const hash = startHash(
-    'weightcast content 1',
-    Array.from(rows, (row) => manifest.names[row]!),
-  );
+  // By UTF-16 units. Sorted as names and not as rows: a comparison in JavaScript for each pair takes several times as long.
+  const names = [...manifest.names].sort();
+  const rows = rowsOf(names, manifest.names);
+  const hash = startHash('weightcast content 1', names);
+  const dtypes = new Uint8Array(rows.length);
   const shapeStarts = new Uint32Array(rows.length + 1);
   const dimensions = new Float64Array(manifest.dimensions.length);
   let dimension = 0;
-  for (const [index, row] of rows.entries()) {
+  for (let index = 0; index < rows.length; index += 1) {
+    const row = rows[index]!;
+    dtypes[index] = manifest.dtypes[row]!;
     for (let from = manifest.shapeStarts[row]!; from < manifest.shapeStarts[row + 1]!; from += 1) {
       dimensions[dimension] = manifest.dimensions[from]!;
       dimension += 1;
     }
     shapeStarts[index + 1] = dimension;
   }
-  hash.update(Uint8Array.from(rows, (row) => manifest.dtypes[row]!));
-  hash.update(bytesOfColumn(shapeStarts)).update(bytesOfColumn(dimensions));
+  for (const column of [dtypes, shapeStarts, dimensions]) hash.update(bytesOfColumn(column));
   return { hash, rows };
 }
 
@@ -113,15 +121,19 @@ export function arrivalDigest(digests: BigUint64Array): string {
   return createHash('sha256').update(bytesOfColumn(digests)).digest('hex');
 }
 
-/** By UTF-16 units. Sorted as names and not as rows: a comparison in JavaScript for each pair takes several times as long. */
-function rowsByName(names: readonly string[]): Uint32Array {
-  const rowOf = new Map(names.map((name, row) => [name, row]));
-  return Uint32Array.from([...names].sort(), (name) => rowOf.get(name)!);
+/** Of each of the sorted names its row. */
+function rowsOf(sorted: readonly string[], names: readonly string[]): Uint32Array {
+  const rowOf = new Map<string, number>();
+  for (let row = 0; row < names.length; row += 1) rowOf.set(names[row]!, row);
+  const rows = new Uint32Array(sorted.length);
+  for (let index = 0; index < sorted.length; index += 1) rows[index] = rowOf.get(sorted[index]!)!;
+  return rows;
 }
 
 /** A hash of the names with their lengths, so that no two lists of names give the same input. */
 function startHash(purpose: string, names: readonly string[]) {
-  const lengths = Uint32Array.from(names, (name) => name.length);
+  const lengths = new Uint32Array(names.length);
+  for (let row = 0; row < names.length; row += 1) lengths[row] = names[row]!.length;
   return createHash('sha256')
     .update(`${purpose}: ${names.length} tensors\n`)
     .update(bytesOfColumn(lengths))

@@ -8,6 +8,7 @@ import { type OwnedProcess, startProcess } from '../processes/child-process.ts';
 import { directoryOf, type SupervisorConfiguration } from '../processes/configuration.ts';
 import { inheritedVariables, type JoinDocument, joinFormat } from '../processes/join-document.ts';
 import { stopTimes } from '../processes/stop-times.ts';
+import { endSurvivors } from '../processes/survivor.ts';
 import type { KeyPair } from '../transport/curve.ts';
 
 interface Agent {
@@ -64,7 +65,7 @@ export class LaunchedAgents {
   /** Resolves with what they had to kill, or this process had to. */
   async close(): Promise<string[]> {
     this.#isClosed = true;
-    const graceMilliseconds = stopTimes(this.#configuration.stopTimeoutMilliseconds).grace;
+    const { grace: graceMilliseconds, lostRank } = stopTimes(this.#configuration.stopTimeoutMilliseconds);
     const ends = [...this.#agents].map(async ([host, { process, cancelWait }]) => {
       cancelWait();
       if (process === null) return [];
@@ -72,7 +73,12 @@ export class LaunchedAgents {
       if (wasKilled) return [`the agent of host ${host}`];
       return (await process.exited) === `exit code ${killedExitCode}` ? [`ranks on host ${host}`] : [];
     });
-    return (await Promise.all(ends)).flat();
+    const ended = (await Promise.all(ends)).flat();
+    // On hosts that are really this machine: those elsewhere end when they have been alone for long.
+    const { host, hosts } = this.#configuration;
+    const directories = Object.keys(hosts).map((name) => directoryOf(host.directory, name));
+    const left = await Promise.all(directories.map((path) => endSurvivors(path, lostRank)));
+    return [...ended, ...left.flat()];
   }
 
   #start(host: string, agent: Agent): void {

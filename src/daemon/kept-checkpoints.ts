@@ -115,11 +115,11 @@ export class KeptCheckpoints {
     }
     this.#arriving.delete(arriving);
     this.#note();
+    await this.#giveBack((before?.owned ?? []).filter((path) => !owned.includes(path)));
     if (this.#hasEnded(kept)) {
       void this.dropEnded();
       throw new CheckpointError(`checkpoint ${name}: ${endedWithTrainer}`);
     }
-    await this.#giveBack((before?.owned ?? []).filter((path) => !owned.includes(path)));
     this.#tell(kept);
     return viewOf(kept);
   }

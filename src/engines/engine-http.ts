@@ -70,7 +70,7 @@ export class EngineHttp {
 
   /**
    * Polls `GET path` until it succeeds or the deadline passes. Where there is no such route, `onMissing` may reject with
-   * why there will be none.
+   * why there will be none. Rejects with `EngineError` at once if the engine's certificate is not trusted.
    */
   async ready(
     path: string,
@@ -93,7 +93,7 @@ export class EngineHttp {
         await this.call('GET', path, null, { timeoutMilliseconds, signal: options.signal });
         return { wasDown };
       } catch (error) {
-        if (error instanceof AbortedError) throw error;
+        if (error instanceof AbortedError || isDistrusted(error)) throw error;
         // One that is only slow has not ended.
         wasDown ||= error instanceof EngineError;
         // A last poll that the deadline cut short says less than the error of an earlier one.
@@ -159,11 +159,15 @@ export class EngineHttp {
   }
 
   /**
-   * What the engine says of itself: a JSON object, or null if it does not say, for whatever reason, within a few seconds.
-   * Rejects with `AbortedError` only.
+   * What the engine says of itself: a JSON object, or null if it does not say, for whatever reason, within `patience`: by
+   * default a few seconds. Rejects with `AbortedError` only.
    */
-  async said(path: string, options: CallOptions): Promise<Record<string, unknown> | null> {
-    const timeoutMilliseconds = Math.min(options.timeoutMilliseconds, questionMilliseconds);
+  async said(
+    path: string,
+    options: CallOptions,
+    patience = questionMilliseconds,
+  ): Promise<Record<string, unknown> | null> {
+    const timeoutMilliseconds = Math.min(options.timeoutMilliseconds, patience);
     try {
       return await this.object('GET', path, null, { ...options, timeoutMilliseconds });
     } catch (error) {
@@ -197,7 +201,8 @@ export class EngineHttp {
       return await Promise.race([this.#exchange(request, controller.signal), aborted]);
     } catch (error) {
       if (controller.signal.aborted) throw controller.signal.reason;
-      throw new EngineError(`engine ${this.endpoint} did not answer ${what}: ${describe(error)}`, {
+      const hint = isDistrust(error) ? `: ${trustHint}` : '';
+      throw new EngineError(`engine ${this.endpoint} did not answer ${what}: ${describe(error)}${hint}`, {
         cause: error,
       });
     } finally {
@@ -258,4 +263,18 @@ export class EngineHttp {
     if (signal.reason instanceof AbortedError) return signal.reason;
     return new AbortedError(`the call to engine ${this.endpoint} was aborted: ${describe(signal.reason)}`);
   }
+}
+
+const trustHint =
+  'give the certificate of whoever signed it in NODE_EXTRA_CA_CERTS (a PEM file) where the cluster is started';
+
+/** What OpenSSL and Node say of a certificate that cannot be relied on: it will be the same a moment later. */
+const distrust = /^(CERT_|ERR_TLS_CERT|UNABLE_TO_|(DEPTH_ZERO_)?SELF_SIGNED_CERT|HOSTNAME_MISMATCH)/;
+
+function isDistrust(error: unknown): boolean {
+  return distrust.test(String((error as { code?: unknown } | null)?.code));
+}
+
+function isDistrusted(error: unknown): boolean {
+  return error instanceof EngineError && isDistrust(error.cause);
 }

@@ -13,7 +13,7 @@ import { checkProtocol, onlyProtocol, type WorkersSaid, workersOf } from './work
  */
 const engineSlackSeconds = 60;
 
-/** What vLLM's configuration says of its workers (`GET /server_info?config_format=json`, vLLM 0.11 and later). */
+/** What vLLM's configuration says of its workers (`GET /server_info?config_format=json`; seen with 0.32). */
 const configuration = z.object({
   vllm_config: z.object({
     parallel_config: z.object({ worker_extension_cls: z.string() }),
@@ -30,7 +30,9 @@ const foreignExtension = /^checkpoint_engine\./;
  * of the others in its next calls, until it is started again.
  */
 export async function refuseWithoutWeightcast(http: EngineHttp, options: CallOptions): Promise<void> {
-  const said = configuration.safeParse(await http.said('/server_info?config_format=json', options)).data;
+  const patience = options.timeoutMilliseconds;
+  const info = await http.said('/server_info?config_format=json', options, patience);
+  const said = configuration.safeParse(info).data;
   if (said === undefined) return;
   const { parallel_config, weight_transfer_config } = said.vllm_config;
   const extension = parallel_config.worker_extension_cls;
@@ -52,14 +54,15 @@ export async function refuseWithoutWeightcast(http: EngineHttp, options: CallOpt
  * that is not understood, and as `EngineHttp.call` does.
  */
 export async function askWorkers(http: EngineHttp, options: CallOptions): Promise<WorkersSaid> {
-  const results = (await protocolAnswers(http, options)) ?? (await protocolAnswers(http, options)) ?? [];
-  if (results.some((result) => (result as { face?: unknown } | null)?.face === 'session')) {
+  const results = (await protocolAnswers(http, options)) ?? (await protocolAnswers(http, options));
+  if (results === null) await refuseWithoutWeightcast(http, options);
+  if (results?.some((result) => (result as { face?: unknown } | null)?.face === 'session')) {
     throw new EngineError(
       `the workers of engine ${http.endpoint} have an earlier build of weightcast, which takes weights by vLLM's routes for sessions: install the same version of weightcast there`,
     );
   }
   // Workers that have no answer, or not the same, take what the first version has.
-  const said = workersOf(results) ?? onlyProtocol(oldestProtocol);
+  const said = workersOf(results ?? []) ?? onlyProtocol(oldestProtocol);
   checkProtocol(http.endpoint, said.protocol);
   return said;
 }

@@ -106,9 +106,9 @@ export class VllmClient extends HttpEngine implements EngineClient {
       try {
         return await callWorkers(this.http, method, args, options);
       } catch (error) {
+        if (this.#link === 'checkpoint-engine') throw withAnswersLeft(error, links);
         // Of vLLM's own trainers, which take the steps of a session one by one. Nothing was touched.
         const isBeside = error instanceof WorkerFailure && /already active/.test(error.message);
-        if (this.#link === 'checkpoint-engine') throw withAnswersLeft(error, links);
         if (!isBeside || tries > openTries) throw error;
       }
       if (tries < openTries) await this.http.wait(openMilliseconds, options.signal);
@@ -177,9 +177,10 @@ export class VllmClient extends HttpEngine implements EngineClient {
     return said;
   }
 
-  /** Its configuration is asked for once: that takes a vLLM seconds the first time. */
+  /** One worker may be asked whatever it is. Of several the configuration is asked for once: that takes a vLLM seconds. */
   async #askWorkers(options: CallOptions): Promise<WorkersSaid> {
-    if (!this.#hasWeightcast) await refuseWithoutWeightcast(this.http, options);
+    const mayBeAsked = this.#hasWeightcast || (await this.worldSize(options))?.replica === 1;
+    if (!mayBeAsked) await refuseWithoutWeightcast(this.http, options);
     const said = await askWorkers(this.http, options);
     this.#hasWeightcast = said.protocol > oldestProtocol;
     return said;

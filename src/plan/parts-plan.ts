@@ -39,14 +39,25 @@ export interface PartsPlan extends PlannedUpdate {
  * of them allows. Throws a MemoryError that names the rank.
  */
 export function planParts(input: PartsPlanInput): PartsPlan {
+  const steps = planPartsInSteps(input);
+  for (;;) {
+    const { done, value } = steps.next();
+    if (done) return value;
+  }
+}
+
+/** The same, for those who let others have their turn between steps: of hundreds of thousands of tensors it takes half a second. */
+export function* planPartsInSteps(input: PartsPlanInput): Generator<undefined, PartsPlan> {
   const { rank, fraction } = input;
   const rows = sentRows(input);
   const manifest = sentManifest(input, rows);
   const units = unitsAmong(input.units, rows);
   const budget = Math.floor(rank.freeBytes * fraction);
   for (let { bucketBytes } = input; ; ) {
+    yield;
     const ranks = [{ ...rank, waiting: null }];
     const planned = planWithNeeds({ ...input, manifest, units, ranks, bucketBytes });
+    yield;
     const plan = withCuts(planned.plan, rows, input.sent);
     const scratchBytes = scratchOf(plan, input) + waitingOf(plan, input);
     const needed = slotMemory(plan) + scratchBytes;
@@ -115,18 +126,21 @@ function sentRows({ manifest, sent }: PartsPlanInput): Uint32Array {
 
 /** What is sent, as if it were a checkpoint: each part is a tensor where its first byte lies. */
 function sentManifest({ manifest, sent }: PartsPlanInput, rows: Uint32Array): Manifest {
-  const starts = (row: number) => {
+  const names: string[] = [];
+  const dtypes = new Uint8Array(rows.length);
+  const bytes = new Float64Array(rows.length);
+  const segmentOf = new Uint32Array(rows.length);
+  const offsets = new Float64Array(rows.length);
+  for (let position = 0; position < rows.length; position += 1) {
+    const row = rows[position]!;
     const cut = cutAt(sent, row);
-    return manifest.offsets[row]! + (cut === null ? 0 : partBytes(manifest, row, cut)!.offset);
-  };
-  return {
-    ...manifest,
-    names: Array.from(rows, (row) => manifest.names[row]!),
-    dtypes: Uint8Array.from(rows, (row) => manifest.dtypes[row]!),
-    bytes: Float64Array.from(rows, (row) => sentBytes(manifest, row, sent)),
-    segmentOf: Uint32Array.from(rows, (row) => manifest.segmentOf[row]!),
-    offsets: Float64Array.from(rows, starts),
-  };
+    names.push(manifest.names[row]!);
+    dtypes[position] = manifest.dtypes[row]!;
+    bytes[position] = sentBytes(manifest, row, sent);
+    segmentOf[position] = manifest.segmentOf[row]!;
+    offsets[position] = manifest.offsets[row]! + (cut === null ? 0 : partBytes(manifest, row, cut)!.offset);
+  }
+  return { ...manifest, names, dtypes, bytes, segmentOf, offsets };
 }
 
 /** By positions in `rows`. Of a unit of which nothing else is sent one tensor may be left: it stands alone. */
@@ -145,8 +159,10 @@ function unitsAmong({ unitOf, units }: FusedUnits, rows: Uint32Array): FusedUnit
 /** The plan by the rows of the whole manifest. */
 function withCuts({ digest: _, ...plan }: Plan, rows: Uint32Array, sent: Cuts): Plan {
   const tensorOrder = plan.tensorOrder.map((position) => rows[position]!);
+  const dims = new Uint8Array(tensorOrder.length);
+  for (let entry = 0; entry < dims.length; entry += 1) dims[entry] = sent.dims[tensorOrder[entry]!]!;
   const cuts = {
-    dims: Uint8Array.from(tensorOrder, (row) => sent.dims[row]!),
+    dims,
     starts: tensorOrder.map((row) => sent.starts[row]!),
     lengths: tensorOrder.map((row) => sent.lengths[row]!),
   };

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { decode, encode } from '@msgpack/msgpack';
 import fc from 'fast-check';
+import { packDocument } from '../../src/checkpoint/document-codec.ts';
 import { decodeManifest, encodeManifest } from '../../src/checkpoint/manifest.ts';
+import { packPaths, unpackPaths } from '../../src/checkpoint/segment-paths.ts';
 import { ProtocolError } from '../../src/errors.ts';
 import { checkProperty } from '../check-property.ts';
 import { clusters, manifestOf, segmentOf } from '../plan/manifests.ts';
@@ -88,4 +90,12 @@ test('bytes that are no MessagePack are refused, and so is a message cut short',
   for (const wrong of [new Uint8Array(0), Uint8Array.of(0xc1), message.subarray(0, 90), encode('manifest')]) {
     assert.throws(() => decodeManifest(wrong), ProtocolError);
   }
+});
+
+test('the paths of segments arrive as they were sent, and anything else in their place is refused', () => {
+  const paths = ['/models/größe 🜁.safetensors', '/dev/shm/"\n', ''];
+  const segments = paths.map((path, rank) => ({ ...segmentOf(rank, 'a'), path }));
+  assert.deepEqual(unpackPaths(packPaths({ segments })), paths);
+  for (const other of ['[1]', '{}', '[', ''])
+    assert.throws(() => unpackPaths(packDocument(Buffer.from(other))), ProtocolError);
 });

@@ -17,7 +17,6 @@ export type Fault =
   | 'resume'
   | 'reset'
   | 'label'
-  | 'no label'
   | 'answer'
   | 'silence'
   | 'slow load'
@@ -51,7 +50,7 @@ const faultOf = {
 
 /**
  * An engine's HTTP face with workers that take no bytes, in this process; `asked` is what it was asked, in order, without
- * what changes nothing. A fault is a route that answers 404, a name for the weights that is not taken (`label`) or fails, a load that fails or does not end, or an update call that no
+ * what changes nothing. A fault is a route that answers 404, a load that fails or does not end, or an update call that no
  * worker hears of (`silence`), or that ends in an error although all loads went well (`answer`), or a pause that takes effect
  * after the one who asked has gone (`late pause`).
  */
@@ -89,8 +88,6 @@ export async function startEngine(t: TestContext, fault: () => Fault, said: Said
       return void response.end(JSON.stringify({ results: [{ protocol: protocolVersion }] }));
     asked.push(url);
     if (faultOf[path as keyof typeof faultOf] === fault()) return void response.writeHead(404).end();
-    if (path === '/update_weight_version' && fault() === 'no label')
-      return void response.writeHead(500).end();
     if (path === '/update_weight_version' && fault() !== 'label')
       said.weight_version = JSON.parse(body).new_version;
     if (path === '/pause' && fault() === 'late pause') {

@@ -27,11 +27,15 @@ const engine = await startReferenceEngine({
   deviceCapacity: 2 ** 27,
 });
 after(() => engine.stop());
+// A test that fails leaves nothing behind.
+after(() => {
+  for (const pid of processesWith(mark)) process.kill(pid, 'SIGKILL');
+});
 
 /** Whose environment says so are processes of the cluster. */
 const orders = new FaultOrders(join(scratch, 'orders'));
 const mark = `WEIGHTCAST_FAULTS=${orders.environment.WEIGHTCAST_FAULTS}`;
-Object.assign(process.env, orders.environment, { WEIGHTCAST_SILENCE_SECONDS: '2' });
+Object.assign(process.env, orders.environment);
 
 /** A cluster in the middle of `work`, which one of its ranks has stopped itself in. */
 async function amid(

@@ -2,15 +2,17 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { verifyWeights } from '../../scenarios/verify-weights.ts';
 import { INDEX } from '../../src/checkpoint/file-list.ts';
 import { openCheckpoint } from '../../src/checkpoint/source.ts';
 import { statusAnswer, updateAnswer } from '../../src/daemon/schemas.ts';
 import { Baseline } from '../../src/index.ts';
+import { packageRoot } from '../../src/package-root.ts';
 import { mostTextBytes } from '../../src/text-file.ts';
 import { ask } from './ask.ts';
 import { startDaemonBench } from './harness.ts';
@@ -482,6 +484,36 @@ test('a Python client does all of it', { skip: withoutPython() }, async () => {
   assert.equal(code, 0, said);
   await verifyWeights(engine.endpoint, await openCheckpoint(one));
 });
+
+test('a client of the version of the API before finds in answers all that it knows', async () => {
+  const path = fileURLToPath(new URL('test/daemon/fixtures/api-1.json', packageRoot));
+  const recorded: { method: string; path: string; status: number; answer: unknown }[] = JSON.parse(
+    readFileSync(path, 'utf8'),
+  );
+  const known = (method: string, route: string) =>
+    recorded.findLast((each) => each.method === method && each.path === route)!.answer;
+  const older = (method: string, route: string, body?: unknown) =>
+    ask(daemon.socket, method, route, body, { 'weightcast-api': '1' });
+  const asked = [
+    [known('POST', '/v1/checkpoints'), await older('POST', '/v1/checkpoints', { name: 'c', path: one })],
+    [known('GET', '/v1/checkpoints/c'), await older('GET', '/v1/checkpoints/c')],
+    [known('GET', '/v1/status'), await older('GET', '/v1/status')],
+  ] as const;
+  for (const [answer, { body }] of asked) assert.deepEqual(lacking(answer, body), []);
+  assert.equal((await older('DELETE', '/v1/checkpoints/c')).status, 200);
+});
+
+/** What an answer of today lacks, or has in another form. */
+function lacking(known: unknown, found: unknown, place = ''): string[] {
+  if (known === null || found === null) return [];
+  if (Array.isArray(known) && Array.isArray(found))
+    return known.length === 0 || found.length === 0 ? [] : lacking(known[0], found[0], `${place}[0]`);
+  if (typeof known !== typeof found) return [place];
+  if (typeof known !== 'object') return [];
+  return Object.entries(known).flatMap(([key, value]) =>
+    lacking(value, (found as Record<string, unknown>)[key], `${place}.${key}`),
+  );
+}
 
 test('an instance that leaves takes the memory along; what was registered comes back with the next', async () => {
   assert.equal((await bench.ask('DELETE', '/v1/instances/a')).status, 200);

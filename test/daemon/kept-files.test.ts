@@ -106,3 +106,24 @@ test('of two publishers that register one name at once one is refused, and keeps
   assert.deepEqual(kept.view('policy').files, [files[first]]);
   assert.ok(files.every((path) => existsSync(path)));
 });
+
+test('the version before one that ends with its trainer while it is loaded gives its memory back', async (t) => {
+  let last = '';
+  let session = '';
+  const { kept, shared } = await makeKept(t, async (source) => {
+    if ((source as string[])[0] === last) await shared.closeSession(session);
+  });
+  session = shared.openSession();
+  const [before, resident] = ['1', '2.device'].map((name) => join(shared.path, `session-${session}-${name}`));
+  last = resident!;
+  for (const path of [before!, last]) writeSafetensors(path, [f32('w', 4)]);
+  await kept.register({ name: 'policy', source: [before!] }, () => true);
+  await assert.rejects(
+    kept.register({ name: 'policy', source: [last] }, () => true),
+    /ended with its trainer/,
+  );
+  assert.deepEqual(
+    readdirSync(shared.path).filter((name) => name.startsWith('session-')),
+    [],
+  );
+});

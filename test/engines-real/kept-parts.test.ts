@@ -10,7 +10,13 @@ import { model, skip, startOnCpu } from './vllm-server.ts';
 
 type Cut = readonly [dim: number, start: number, length: number];
 
-/** What kept_parts_case.py says. */
+/** How the workers of kept_parts_case.py cut experts, and how many tensors they then share in which way. */
+const kinds = {
+  'tensor-parallel': { split: 54, whole: 15, one: 0, wrong: 0 },
+  'expert-parallel': { split: 6, whole: 15, one: 48, wrong: 0 },
+} as const;
+
+/** What one says of either. */
 interface Worker {
   readonly cuts: Readonly<Record<string, Cut>>;
   readonly shapes: Readonly<Record<string, readonly number[]>>;
@@ -20,19 +26,21 @@ interface Worker {
   readonly coverage: readonly string[];
 }
 
+type Said = Readonly<Record<keyof typeof kinds, Worker>>;
+
 const folder = (path: string) => fileURLToPath(new URL(path, packageRoot));
 
 /** Two tensor-parallel workers, each with the model and a sender of its own. */
-async function workers(t: TestContext, ...values: readonly string[]): Promise<Worker[]> {
+async function workers(t: TestContext, old: string, next: string) {
   const port = await freePorts(1);
   const variables = {
     PYTHONPATH: [process.env.WEIGHTCAST_VLLM_PACKAGES, folder('test/python')].join(':'),
   };
-  const run = async (rank: number): Promise<Worker> => {
+  const run = async (rank: number): Promise<Said> => {
     const program = folder('test/engines-real/kept_parts_case.py');
-    const words = [process.env.WEIGHTCAST_VLLM_PYTHON!, program, `${rank}`, `${port}`, ...values];
+    const words = [process.env.WEIGHTCAST_VLLM_PYTHON!, program, `${rank}`, `${port}`, old, next];
     const output = await new Program(t, words, { variables }).succeeded();
-    return JSON.parse(output.trim().split('\n').at(-1)!) as Worker;
+    return JSON.parse(output.trim().split('\n').at(-1)!) as Said;
   };
   return Promise.all([run(0), run(1)]);
 }
@@ -46,31 +54,31 @@ function share(cuts: readonly Cut[], shape: readonly number[]): 'split' | 'whole
   return joins && second[1] + second[2] === shape[first[0]] ? 'split' : 'wrong';
 }
 
-for (const [what, options, expected] of [
-  ['tensor-parallel', [], { split: 54, whole: 15, one: 0, wrong: 0 }],
-  ['expert-parallel', ['expert-parallel'], { split: 6, whole: 15, one: 48, wrong: 0 }],
-] as const) {
-  test(`real workers say what they keep, and hold the same from that as from whole tensors: ${what}`, {
-    skip,
-  }, async (t) => {
-    const both = await workers(t, model('experts-A'), model('experts-B'), ...options);
-    for (const { equal, changed, coverage } of both)
-      assert.deepEqual(
-        { equal, changed, coverage },
-        { equal: true, changed: true, coverage: ['complete', 'complete'] },
-      );
-    const counts = { split: 0, whole: 0, one: 0, wrong: 0 };
-    for (const [name, shape] of Object.entries(both[0]!.shapes)) {
-      const how = share(
-        both.map(({ cuts }) => cuts[name]!),
-        shape,
-      );
-      counts[how] += 1;
-      assert.notEqual(how, 'wrong', `${name}: ${JSON.stringify(both.map(({ cuts }) => cuts[name]))}`);
-    }
-    assert.deepEqual(counts, expected);
-  });
-}
+test('real workers say what they keep, and hold the same from that as from whole tensors', {
+  skip,
+}, async (t) => {
+  const said = await workers(t, model('experts-A'), model('experts-B'));
+  for (const kind of Object.keys(kinds) as (keyof typeof kinds)[]) {
+    await t.test(kind, () => {
+      const both = said.map((one) => one[kind]);
+      for (const { equal, changed, coverage } of both)
+        assert.deepEqual(
+          { equal, changed, coverage },
+          { equal: true, changed: true, coverage: ['complete', 'complete'] },
+        );
+      const counts = { split: 0, whole: 0, one: 0, wrong: 0 };
+      for (const [name, shape] of Object.entries(both[0]!.shapes)) {
+        const how = share(
+          both.map(({ cuts }) => cuts[name]!),
+          shape,
+        );
+        counts[how] += 1;
+        assert.notEqual(how, 'wrong', `${name}: ${JSON.stringify(both.map(({ cuts }) => cuts[name]))}`);
+      }
+      assert.deepEqual(counts, kinds[kind]);
+    });
+  }
+});
 
 test('a vLLM of two workers answers after updates by parts as one that was started with the weights', {
   skip,

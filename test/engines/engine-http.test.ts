@@ -1,10 +1,14 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { createServer } from 'node:https';
 import { type AddressInfo, connect } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { VllmClient } from '../../src/engines/vllm.ts';
 import { AbortedError, DeadlineError, EngineError } from '../../src/errors.ts';
 import { systemClock } from '../../src/native-bridge/clock.ts';
+import { packageRoot } from '../../src/package-root.ts';
+import { listening } from '../listening.ts';
 import {
   type Answer,
   closing,
@@ -286,6 +290,17 @@ test('an engine behind a proxy is asked under its prefix', async (t) => {
       [`POST ${route}`],
     );
   }
+});
+
+test('an engine whose certificate is not trusted is not waited for, and what to do is said', async (t) => {
+  // Its key, and a certificate that it has signed itself.
+  const pem = readFileSync(new URL('test/engines/fixtures/self-signed.pem', packageRoot));
+  const server = createServer({ key: pem, cert: pem });
+  const endpoint = (await listening(t, server)).replace('http:', 'https:');
+  await assert.rejects(clientOf(t, endpoint).ready(patient()), {
+    name: 'EngineError',
+    message: /did not answer GET \/health: self-signed certificate: give the .* NODE_EXTRA_CA_CERTS/,
+  });
 });
 
 test('an invalid endpoint is refused', () => {

@@ -3,15 +3,36 @@
 import contextlib
 import logging
 import os
+import time
 
-# A busy machine takes longer than its 30 s.
-os.environ.setdefault("RAY_raylet_start_wait_time_s", "240")
+#: A busy machine takes longer than the 30 s that Ray gives a raylet to start.
+START_SECONDS = 240
+os.environ.setdefault("RAY_raylet_start_wait_time_s", f"{START_SECONDS}")
 
 import ray
+from ray._private import services
 from ray.cluster_utils import Cluster
 
 #: Of one node, without which Ray takes a third of the machine's memory.
 STORE_BYTES = 100 * 2**20
+
+
+get_node = services.get_node
+
+
+def awaited_node(*which):
+    """`get_node` of a node that may still be starting: in Python its 30 s are no setting."""
+    end = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            return get_node(*which)
+        except RuntimeError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+
+
+services.get_node = awaited_node
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 /** Tensors of torch through the publisher; test/daemon has its tests that need no torch. */
 import assert from 'node:assert/strict';
+import { basename } from 'node:path';
 import { after, test } from 'node:test';
 import { temporaryDirectory } from '../checkpoint/safetensors-files.ts';
 import { startDaemon } from '../daemon/harness.ts';
@@ -18,6 +19,10 @@ async function runCase(name: string, given: object = {}): Promise<void> {
 }
 
 test('every kind of tensor is published bit for bit', { skip }, () => runCase('kinds'));
+
+test('every kind of tensor lies in the memory of a device bit for bit', { skip }, () =>
+  runCase('on_device', { device: `HOST-${basename(scratch)}-0` }),
+);
 
 test(
   'NaNs where they are not wanted, shards that cut blocks, and what has no memory of its own are refused by name',

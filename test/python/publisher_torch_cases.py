@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
+from unittest import mock
 
 import numpy
 import torch
 import weightcast
 from weightcast.client_errors import CheckpointError, HostMemoryError, UsageError
+from weightcast.publisher_memory import HostMemory
 from weightcast.quantize import quantized
 
 MESH = 2
@@ -49,6 +52,16 @@ class Wrapper(torch.Tensor):
 
 def kinds(given: dict) -> None:
     """Every dtype and form of a tensor arrives bit for bit."""
+    with weightcast.connect(given["socket"], start=False, checkpoint="kinds") as publisher:
+        for version in ("one", "two", "three"):
+            with publisher.version(version) as open_version:
+                expected = put_kinds(open_version)
+            same(publisher, version, expected)
+        publisher.client.unregister("kinds")
+
+
+def put_kinds(version) -> dict[str, torch.Tensor]:
+    """Puts one of each, and returns the whole tensors."""
     torch.manual_seed(1)
     matrix = torch.randn(6, 40)
     dtypes = (torch.bfloat16, torch.float16, torch.float64, torch.float8_e4m3fn, torch.float8_e5m2, torch.int8, torch.int64)
@@ -64,16 +77,43 @@ def kinds(given: dict) -> None:
         grown=torch.nn.Parameter(torch.randn(4, 4)),
     )
     array = numpy.arange(12, dtype="float32").reshape(3, 4)
-    with weightcast.connect(given["socket"], start=False, checkpoint="kinds") as publisher:
-        for version in ("one", "two", "three"):
-            with publisher.version(version) as open_version:
-                open_version.put_all(tensors.items())
-                open_version.put("array", array.T)
-                for index in range(4):
-                    open_version.put("columns", matrix[:, 10 * index : 10 * index + 10], dim=-1, index=index, count=4)
-                    open_version.put("flat", bytes_of(matrix, index), dim=1, index=index, count=4)
-            same(publisher, version, {**tensors, "array": torch.from_numpy(array.T), "columns": matrix, "flat": matrix})
-        publisher.client.unregister("kinds")
+    version.put_all(tensors.items())
+    version.put("array", array.T)
+    for index in range(4):
+        version.put("columns", matrix[:, 10 * index : 10 * index + 10], dim=-1, index=index, count=4)
+        version.put("flat", bytes_of(matrix, index), dim=1, index=index, count=4)
+    return {**tensors, "array": torch.from_numpy(array.T), "columns": matrix, "flat": matrix}
+
+
+class TorchMemory(HostMemory):
+    """A device whose memory torch writes, as that of a GPU is: here it is the host's."""
+
+    def allocate(self, nbytes: int):
+        allocation = super().allocate(nbytes)
+        return allocation._replace(memory=torch.frombuffer(allocation.memory, dtype=torch.uint8))
+
+
+def on_device(given: dict) -> None:
+    """The same by torch's own copies, into the memory of a device."""
+    directory = f"/dev/shm/weightcast-device-{given['device'].removeprefix('HOST-')}"
+    os.mkdir(directory)
+    memory = TorchMemory(given["device"])
+    chosen = mock.patch("weightcast.publisher.device_memory", return_value=memory)
+    with chosen, mock.patch("torch.cuda.device", lambda _: nullcontext()):
+        with weightcast.connect(given["socket"], start=False, checkpoint="resident", on_device=True) as publisher:
+            for version in ("one", "two"):
+                with publisher.version(version) as open_version:
+                    expected = put_kinds(open_version)
+                assert {*publisher._group.layout.places} == {*expected}
+                for name, place in publisher._group.layout.places.items():
+                    held = open_version.files.memory(place)
+                    assert torch.equal(held, expected[name].detach().contiguous().reshape(-1).view(torch.uint8)), name
+            wrong = ("F32", [6, 40], bytes(8))
+            with publisher.version("wrong") as open_version:
+                raises(UsageError, "tensor flat: F32 [6, 40] is 960 bytes, the data has 8", lambda: open_version.put("flat", wrong))
+                put_kinds(open_version)
+    assert os.listdir(directory) == [], "its memory is given back"
+    os.rmdir(directory)
 
 
 def bytes_of(matrix: torch.Tensor, index: int) -> tuple[str, list[int], bytes]:
@@ -120,7 +160,6 @@ def refused(given: dict) -> None:
 
 def cuda_way(given: dict) -> None:
     """The way of CUDA tensors, with streams that do at once what they are given: pieces, their order, and what is pinned."""
-    from unittest import mock
 
     from weightcast import publisher_cuda
     from weightcast.publisher_files import VersionFiles
@@ -187,7 +226,6 @@ def cuda_way(given: dict) -> None:
 
 def shard_in_one_piece(layout, files, said: list[tuple]) -> None:
     """A shard of a CUDA tensor that lies in one piece goes through the buffers too, another one does not."""
-    from unittest import mock
 
     from weightcast.publisher_copy import Copier
     from weightcast.publisher_parts import equal_part

@@ -336,6 +336,16 @@ class Requests(WithSglang):
         self.ask(manager, send=fail)
         self.assertEqual(self.said(manager)["held"], {"version": None})
 
+    def test_weights_that_somebody_else_has_changed_are_not_the_version_that_they_were_given(self) -> None:
+        model = self.started()
+        manager = self.manager(model)
+        self.ask(manager, send=lambda load: load(weights_of(2.0, *ALL)))
+        next(model.parameters()).data.add_(1.0)
+        self.assertEqual(self.said(manager)["held"], {"version": None, "isForeign": True})
+        # SGLang moves experts in place.
+        sys.modules["weightcast.sglang_runners"].runners_of(manager)[0].eplb_manager = object()
+        self.assertEqual(self.said(manager)["held"], {"version": "step@1"})
+
     def test_a_scheduler_whose_models_cannot_be_seen_answers_as_ever(self) -> None:
         scheduler = sys.modules["sglang.srt.managers.scheduler"].Scheduler(None)
         with self.assertLogs("weightcast.sglang_state", "ERROR"):

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { versionsOf, withCluster } from './harness.ts';
+import { checkpointAt } from '../../simulation/checkpoint.ts';
+import { checkpoints, model, versionsOf, withCluster } from './harness.ts';
 
 test('an engine that may be starting keeps no other one waiting, and is updated when it is ready', async () => {
   await withCluster({ pauses: true }, async ({ world, user, succeeds, status, wait }) => {
@@ -118,3 +119,63 @@ test('an update that pauses an engine which might still pause leaves nothing to 
     assert.equal(cluster.supervisor.timers, 0);
   });
 });
+
+test('an engine that others have not waited for does not outlast the update', async () => {
+  await withCluster({}, async ({ world, user, spares, succeeds }) => {
+    await succeeds(user.update('a'));
+    const [engine, other] = world.engines;
+    const prompt = 'one two three';
+    const answers = [{ prompt, logprobs: other!.answersTo([prompt])[0]! }];
+    engine!.ignoresQuestions = true;
+    engine!.kill();
+    world.clock.after(18_000, () => engine!.restart());
+    const startedAt = world.clock.now();
+    const update = user.update('a', {
+      timeoutMilliseconds: 20_000,
+      readyTimeoutMilliseconds: 20_000,
+      verify: { arrived: true, installed: false, answers },
+    });
+    const words = /^updating .* took longer than 20000 ms, waiting for engines to be ready/;
+    await spares(update, 'engine-0', 'WEIGHTCAST_DEADLINE', words);
+    const waited = world.clock.now() - startedAt;
+    assert.ok(waited < 21_000, `${waited} ms`);
+  });
+});
+
+test('an engine that may still pause is looked after again when its instance has left the cluster and is back', async () => {
+  await withCluster({ pauses: true }, async ({ world, user, spares, succeeds, until, wait, status }) => {
+    const [engine] = world.engines;
+    engine!.latePauseMilliseconds = 60_000;
+    engine!.nextPause = 'late';
+    const update = user.update('a', { timeoutMilliseconds: 90_000, stepTimeoutMilliseconds: 1_000 });
+    await spares(update, 'engine-0', 'WEIGHTCAST_DEADLINE', /may still pause/);
+    await wait(20_000);
+    assert.ok(!(await status()).instances[0]!.isPaused);
+    const instance = world.joined.get('engine-0')!;
+    await succeeds(user.removeInstance('engine-0'));
+    await wait(1_000);
+    await succeeds(user.addInstance(instance));
+    await until('it takes effect', () => engine!.isPaused);
+    await until('it is undone', () => !engine!.isPaused);
+  });
+});
+
+for (const late of [0, 1])
+  test(`what is in the memory of a device is installed in all at once: others wait for engine-${late}`, async () => {
+    const path = '/dev/shm/weightcast-0a1b/session-0a1b-1-1.device';
+    const resident = checkpointAt(path, model, true);
+    const options = { checkpoints: [...checkpoints, resident] };
+    await withCluster(options, async ({ world, user, succeeds, status }) => {
+      const device = (await status()).ranks[0]!.deviceUuid;
+      Object.assign(resident.index.files[0]!, { device });
+      await succeeds(user.register('resident', path));
+      const engine = world.engines[late]!;
+      engine.kill();
+      world.clock.after(30_000, () => engine.restart());
+      const { instances } = await succeeds(user.update('resident', { timeoutMilliseconds: 100_000 }));
+      assert.deepEqual(
+        instances.map(({ outcome }) => outcome),
+        ['updated', 'updated'],
+      );
+    });
+  });

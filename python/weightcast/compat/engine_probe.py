@@ -56,7 +56,7 @@ class EngineProbe:
         return "weightcast" if is_ours else "checkpoint-engine"
 
     def _is_configured(self) -> bool | None:
-        """As vLLM 0.11 and later say what they were started with; None if it does not say, or an extension is neither."""
+        """As a vLLM says what it was started with (seen with 0.32); None if it does not say, or its extension is neither."""
         status, text = self._answer("GET", "/server_info?config_format=json")
         try:
             config = json.loads(text)["vllm_config"] if status == 200 else {}

@@ -10,7 +10,7 @@ import {
   type PartsPlan,
   type PartsPlanInput,
   planAlike,
-  planParts,
+  planPartsInSteps,
   stillFits,
 } from '../../plan/parts-plan.ts';
 import type { Plan } from '../../plan/plan.ts';
@@ -206,9 +206,17 @@ export class PartsPlanner {
     if (known?.host === host && known.sent === sent && stillFits(known.planned, input))
       return known.planned.plan;
     await this.#breathe();
-    const planned = planLikeOthers(plans, input) ?? planParts(input);
+    const planned = planLikeOthers(plans, input) ?? (await this.#inSteps(planPartsInSteps(input)));
     plans.set(rank.rank, { host, sent, planned });
     return planned.plan;
+  }
+
+  async #inSteps<T>(steps: Generator<undefined, T>): Promise<T> {
+    for (;;) {
+      const { done, value } = steps.next();
+      if (done) return value;
+      await this.#breathe();
+    }
   }
 }
 

@@ -9,6 +9,7 @@ import {
   ManifestMerger,
 } from '../../checkpoint/manifest.ts';
 import { checkManifestSize } from '../../checkpoint/manifest-size.ts';
+import { packPaths } from '../../checkpoint/segment-paths.ts';
 import type { CheckpointIndex } from '../../checkpoint/source.ts';
 import { asFailure, UsageError } from '../../errors.ts';
 import { planUpdate } from '../../plan/buckets.ts';
@@ -203,7 +204,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
     if (reception === null) {
       const input = { layout: lasting, manifest: registered, ranks, fraction, bucketBytes, fused };
       const plan = this.#plans.plan(input);
-      return { plan, expected, segments: pathsOf(known), manifest: null, reception };
+      return { plan, expected, segments: packPaths(known), manifest: null, reception };
     }
     const { manifest, mirrors } = reception;
     // Each update has mirrors of its own, and so a plan of its own: caching it is no use.
@@ -214,7 +215,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
     return {
       plan,
       expected,
-      segments: pathsOf(manifest),
+      segments: packPaths(manifest),
       manifest: encodeManifest(manifest),
       reception: {
         sliceBytes: Float64Array.from(slices.slices, ({ bytes }) => bytes),
@@ -232,7 +233,7 @@ export class PlannerActor implements Actor<PlannerMessage> {
     if (answer.outcome !== 'parts') return answer;
     const rest = {
       expected: this.#expectedOf(known),
-      segments: pathsOf(known),
+      segments: packPaths(known),
       manifest: null,
       reception: null,
     };
@@ -277,8 +278,4 @@ export class PlannerActor implements Actor<PlannerMessage> {
     this.#plans.forget(lasting);
     this.#partsPlanner.forget(lasting);
   }
-}
-
-function pathsOf({ segments }: Manifest): string[] {
-  return segments.map(({ path }) => path);
 }

@@ -38,8 +38,8 @@ export const planned = z.object({
   plan,
   /** `arrivalDigest` of the checkpoint. */
   expected: z.string(),
-  /** Names of the manifest's segments, in its order: those of files change when they are written again. */
-  segments: z.array(z.string()),
+  /** Paths of the manifest's segments, as `packPaths` packs them: those of files change when they are written again. */
+  segments: binary,
   /** The checkpoint with the group's mirrors as segments; null if the group has no mirrors. */
   manifest: binary.nullable(),
   /** What the group reads from other hosts; null if nothing. */

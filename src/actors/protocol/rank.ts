@@ -94,8 +94,8 @@ export const toRank = {
       /** In the host's directory; null if the rank has them cached. */
       plan: document.nullable(),
       manifest: document.nullable(),
-      /** Names of the manifest's segments: those of files are not the ones of a cached manifest. */
-      segments: z.array(z.string()),
+      /** Paths of the manifest's segments, packed (`packPaths`): those of files are not the ones of a cached manifest. */
+      segments: binary,
       /** `arrivalDigest` of the checkpoint. */
       expected: z.string(),
       /** Null: all tensors are announced to the engine worker. */

@@ -1,6 +1,7 @@
 import { unpackDocument } from '../../checkpoint/document-codec.ts';
 import type { Manifest } from '../../checkpoint/manifest.ts';
 import { rankName } from '../../checkpoint/rank-name.ts';
+import { unpackPaths } from '../../checkpoint/segment-paths.ts';
 import { OutOfDeviceMemoryError, WeightcastError } from '../../errors.ts';
 import { type Plan, slotMemory } from '../../plan/plan.ts';
 import { Receiver } from '../join/receiver.ts';
@@ -36,7 +37,8 @@ export async function openTransfer(
   context: Context<RankInbox>,
 ): Promise<{ readonly transfer: RankTransfer | null; readonly answer: Opened }> {
   const { ports, layouts, kept, communicator } = holdings;
-  const { layout, planDigest, segments } = message;
+  const { layout, planDigest } = message;
+  const segments = unpackPaths(message.segments);
   const [sentPlan, sentManifest] = await Promise.all(
     [message.plan, message.manifest].map(async (sent) => {
       return sent && unpackDocument(await ports.documents.read(sent));

@@ -88,7 +88,7 @@ export class Pipeline {
     this.#fillSlots();
   }
 
-  /** Device memory is short: the rest of the exchange does without staging slots, once they are empty. */
+  /** Device memory is short: serial mode for the rest of the exchange, which does without staging slots once they are empty. */
   giveUpStaging(): void {
     this.#givingUpStaging = true;
     this.#fillSlots();

@@ -23,7 +23,7 @@ import {
 
 const diedWhileUpdating = "the supervisor's process died while it was being updated";
 
-/** Removed instances whose engines are still broken or paused; the oldest is dropped first. */
+/** Removed instances whose engines are still broken or paused, or may pause yet; the oldest is dropped first. */
 const removedLimit = 1_024;
 
 /** The ledger of the cluster's engine instances and of what each serves. It has no effects. */
@@ -92,10 +92,11 @@ export class InstanceRegistry implements InstanceLedger {
   /** Returns its bridge, if there is such an instance. */
   remove(name: string): ActorRef<BridgeMessage> | null {
     const entry = this.#entries.get(name);
-    if (entry !== undefined && (entry.held.state === 'broken' || entry.isPaused)) {
-      const held = entry.held.state === 'broken' ? broken : unknown;
-      const { isPaused, problem, draftKept } = entry;
-      this.#removed.set(name, { held, touched: null, isPaused, pauseDue: null, problem, draftKept });
+    const isBroken = entry?.held.state === 'broken';
+    if (entry !== undefined && (isBroken || entry.isPaused || entry.pauseDue !== null)) {
+      const held = isBroken ? broken : unknown;
+      const { isPaused, pauseDue, problem, draftKept } = entry;
+      this.#removed.set(name, { held, touched: null, isPaused, pauseDue, problem, draftKept });
     }
     if (this.#removed.size > removedLimit) this.#removed.delete(this.#removed.keys().next().value!);
     this.#entries.delete(name);

@@ -1,3 +1,4 @@
+import { isOnDevice } from '../../checkpoint/file-identity.ts';
 import { resumeCommand, wakeUp } from '../../engines/remedies.ts';
 import { oldestProtocol } from '../../engines/worker-link/messages.ts';
 import { contradiction } from '../../engines/workers-said.ts';
@@ -21,7 +22,8 @@ const togetherMilliseconds = 2_000;
 
 /**
  * Calls `onUnfit` for targets that must not be updated, with the reason. Resolves when all others are healthy, or a moment
- * after some of them are: with those that are still waited for, each with what resolves when it is healthy or unfit.
+ * after some of them are, but for a checkpoint in the memory of devices: with those that are still waited for, each with what
+ * resolves when it is healthy or unfit.
  */
 export function awaitEngines(
   update: UpdateContext,
@@ -29,6 +31,8 @@ export function awaitEngines(
   onUnfit: (target: UpdateTarget, error: WeightcastError) => void,
 ): Promise<ReadonlyMap<UpdateTarget, Promise<void>>> {
   const timeoutMilliseconds = patienceOf(update, targets);
+  // Of these each round needs the ranks whose devices have the tensors.
+  const isOnDevices = update.spec.checkpoint.segments.some(({ path }) => isOnDevice(path));
   const waiting = new Map<UpdateTarget, Promise<void>>();
   return new Promise((resolve) => {
     let cancel = () => {};
@@ -40,7 +44,8 @@ export function awaitEngines(
     const decided = (target: UpdateTarget, isReady: boolean) => {
       waiting.delete(target);
       if (waiting.size === 0) return goOn();
-      if (isReady && !isAnyReady) cancel = update.context.clock.after(togetherMilliseconds, goOn);
+      if (isReady && !isAnyReady && !isOnDevices)
+        cancel = update.context.clock.after(togetherMilliseconds, goOn);
       isAnyReady ||= isReady;
     };
     for (const target of targets) {
@@ -202,7 +207,8 @@ async function wouldAnswer(
 
 /** Its engine tells the workers apart by their devices. */
 function refuseSharedDevices({ name, ranks }: UpdateTarget, ready: readonly ReadyRank[]): void {
-  const own = ready.filter(({ rank }) => ranks.includes(rank));
+  const ofTarget = new Set(ranks);
+  const own = ready.filter(({ rank }) => ofTarget.has(rank));
   const first = new Map([...own].reverse().map((one) => [one.deviceUuid, one]));
   for (const { rank, host, deviceUuid } of own) {
     const other = first.get(deviceUuid)!;

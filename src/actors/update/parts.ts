@@ -35,7 +35,8 @@ export async function planParts(update: UpdateContext, prepared: readonly Prepar
   const bringing: Bringing = new Map();
   const groups = await Promise.all(
     update.spec.targets.map(async (target) => {
-      const members = prepared.filter(({ ready }) => target.ranks.includes(ready.rank));
+      const own = new Set(target.ranks);
+      const members = prepared.filter(({ ready }) => own.has(ready.rank));
       if (members.length === 0) return [];
       const { feeding } = update.spec;
       const answer = await planInstance(update, target, members, { prepared, bringing });

@@ -1,3 +1,4 @@
+import type { Plan } from '../../plan/plan.ts';
 import type { Received, Streamed, UpdateReport } from '../protocol/update-values.ts';
 import type { UpdateSpec } from './context.ts';
 import type { Installed } from './round.ts';
@@ -36,14 +37,22 @@ export function reportOf(
 /** What came over the links of each rank. */
 function linksOf({ open, streamed }: Installed, exchanges: number): UpdateReport['links'] {
   const planOf = new Map(open.groups.flatMap(({ plan, ranks }) => ranks.map(({ rank }) => [rank, plan])));
+  const sentOf = new Map(open.groups.map(({ plan }) => [plan, sentBytes(plan)]));
   return [...streamed].map(([rank, { uploadedBytes }]) => {
-    const { owners, bucketBytes } = planOf.get(rank)!;
-    const fromOthers = bucketBytes.reduce(
-      (sum, bytes, bucket) => sum + (owners[bucket] === rank ? 0 : bytes),
-      0,
-    );
-    return { rank, uploadedBytes, broadcastBytes: fromOthers * exchanges };
+    const { all, byOwner } = sentOf.get(planOf.get(rank)!)!;
+    return { rank, uploadedBytes, broadcastBytes: (all - (byOwner.get(rank) ?? 0)) * exchanges };
   });
+}
+
+/** Of a plan's buckets, all bytes, and those of each owner. */
+function sentBytes({ owners, bucketBytes }: Plan) {
+  const byOwner = new Map<number, number>();
+  let all = 0;
+  for (const [bucket, bytes] of bucketBytes.entries()) {
+    all += bytes;
+    byOwner.set(owners[bucket]!, (byOwner.get(owners[bucket]!) ?? 0) + bytes);
+  }
+  return { all, byOwner };
 }
 
 function receivedFrom(streamed: readonly Streamed[]): Received[] {

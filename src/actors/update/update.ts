@@ -41,6 +41,8 @@ export interface RankLoss {
  */
 const readyMilliseconds = 100;
 
+const readiness = 'engines to be ready';
+
 /** A step that reaches the update's deadline reports it in better words, if it gets this long to do so. */
 const graceMilliseconds = 500;
 
@@ -97,9 +99,13 @@ export class Update {
     this.#lost.set(target, lost);
     for (const { update } of this.#rounds) update.rankLost(rank, lost);
     if (this.#hasBegun && !this.#awaited.has(target)) return;
-    // Its engine is still waited for.
-    this.#ends.failed(target, lost);
-    for (const abandoned of this.#update.abandonCalls(lost.message, [target])) abandoned.catch(() => {});
+    this.#endWaiting(target, lost);
+  }
+
+  /** For its engine, which is asked whether it is ready. */
+  #endWaiting(target: UpdateTarget, error: WeightcastError): void {
+    this.#ends.failed(target, error);
+    for (const abandoned of this.#update.abandonCalls(error.message, [target])) abandoned.catch(() => {});
   }
 
   /** A rank is ready to be read from. */
@@ -143,7 +149,10 @@ export class Update {
     return context.clock.after(this.#update.left() + graceMilliseconds, () => {
       const steps = [...this.#rounds].map(({ round }) => round.step);
       const step = this.#hasBegun ? (steps.find((one) => one !== null) ?? null) : this.#firstStep;
-      if (step !== null) this.#abort.abort(this.#lateError(`waiting for ${step}`));
+      if (step !== null) return this.#abort.abort(this.#lateError(`waiting for ${step}`));
+      // Others have nothing left but what has deadlines of its own.
+      for (const target of this.#awaited)
+        this.#endWaiting(target, this.#lateError(`waiting for ${readiness}`));
     });
   }
 
@@ -158,7 +167,7 @@ export class Update {
    */
   async #installInReady(): Promise<void> {
     const { clock } = this.#context;
-    this.#firstStep = 'engines to be ready';
+    this.#firstStep = readiness;
     // Its failure counts only if it fails again.
     const planning = planEpoch(this.#update).catch(() => null);
     const waited = this.#waiting();
@@ -214,9 +223,7 @@ export class Update {
     if (targets.length === 0) return;
     if (this.#update.isAborted) return this.#failAll(targets, asFailure(this.#abort.signal.reason));
     if (this.#context.clock.now() >= this.#update.spec.endsAt) {
-      const when = this.#ends.someFailed
-        ? 'after other instances had failed'
-        : 'waiting for engines to be ready';
+      const when = this.#ends.someFailed ? 'after other instances had failed' : `waiting for ${readiness}`;
       return this.#failAll(targets, this.#lateError(when));
     }
     const { spec } = this.#update;
