@@ -180,7 +180,7 @@ export function checkSupervisorIdle({ world, supervisor, ranks, users, status }:
     actors: 3 + instances,
     watches: running + users.filter(({ process, writer }) => process.isAlive && writer !== null).length,
     // Ranks that wait for their restart, and looks at engines that may still pause.
-    timers: devices.length - running + instances,
+    timers: devices.length - running + engines.filter(({ mayPauseLate }) => mayPauseLate).length,
   });
 }
 

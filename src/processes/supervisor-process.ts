@@ -3,14 +3,17 @@ import { type ActorRef, ActorSystem } from '../actors/kernel/index.ts';
 import { ask } from '../actors/protocol/ask.ts';
 import { deadlines } from '../actors/protocol/deadlines.ts';
 import type { Instance, Worker } from '../actors/protocol/instance.ts';
+import type { InstanceStatus } from '../actors/protocol/status-values.ts';
 import { toSupervisor } from '../actors/protocol/supervisor.ts';
 import type { HostPosition } from '../actors/supervisor/host-positions.ts';
 import { type SupervisorInbox, supervisorSpawnOptions } from '../actors/supervisor/inbox.ts';
 import type { LaunchedRank, SupervisorPorts } from '../actors/supervisor/ports.ts';
 import { SupervisorActor } from '../actors/supervisor/supervisor.ts';
+import { brokenWords, stuckWords } from '../actors/update/words.ts';
 import { LastOpened, openCheckpoint } from '../checkpoint/source.ts';
+import { engineOf } from '../engines/engine-client.ts';
 import { createEngineClient, linkOf } from '../engines/engine-options.ts';
-import { asFailure, toWire, UsageError } from '../errors.ts';
+import { asFailure, PeerLostError, toWire, UsageError } from '../errors.ts';
 import { Faults } from '../faults/faults.ts';
 import { supervisorPortsWithFaults } from '../faults/ports.ts';
 import { withMessageFaults } from '../faults/transport.ts';
@@ -42,28 +45,26 @@ import { Survivor } from './survivor.ts';
 
 /** The supervisor's process: the hub of the cluster's messages, and the parent of its rank processes. */
 
-function createPorts(
-  configuration: SupervisorConfiguration,
-  hub: HubTransport,
-  children: Children,
-  agents: HostAgents,
-  log: Logger,
-): SupervisorPorts {
-  const launch: Launch = { configuration, hub, children, agents };
+function createPorts(launch: Launch, log: Logger): SupervisorPorts {
+  const { configuration } = launch;
   const lastOpened = new LastOpened();
   return {
     launchRank: (worker, instance, position) => launchRank(launch, worker, instance, position),
     openCheckpoint: (source) => openCheckpoint(source, lastOpened),
     breathe: () => setImmediate(),
     engineClient: (instance) => createEngineClient(instance, systemClock, log),
-    noteInstance: (instance, mayStillPause) => tell({ kind: 'instance', instance, mayStillPause }),
+    noteInstance: (instance, mayStillPause) => {
+      launch.statuses.set(instance.name, instance);
+      tell({ kind: 'instance', instance, mayStillPause });
+    },
     segmentName: (set) => `checkpoint-${set}-`,
     memory: supervisorMemory(configuration.host.directory, configuration.incarnation, log),
   };
 }
 
-/** What launching ranks needs. */
+/** What launching ranks needs, and what has become of instances. */
 interface Launch {
+  readonly statuses: Map<string, InstanceStatus>;
   readonly configuration: SupervisorConfiguration;
   readonly hub: HubTransport;
   readonly children: Children;
@@ -165,23 +166,16 @@ async function main(): Promise<readonly string[]> {
   const times = stopTimes(configuration.stopTimeoutMilliseconds);
   const children = new Children(configuration.host.directory);
   const agents = new HostAgents(configuration, hub, system, children, tell);
-  const ports = supervisorPortsWithFaults(createPorts(configuration, hub, children, agents, log), faults);
+  const statuses = new Map<string, InstanceStatus>();
+  const launch = { configuration, hub, children, agents, statuses };
+  const ports = supervisorPortsWithFaults(createPorts(launch, log), faults);
   if (hub.remoteEndpoint !== null)
     process.send?.({ kind: 'listening', remoteEndpoint: hub.remoteEndpoint } satisfies SupervisorReport);
-  const { lastResume: lastResumeMilliseconds, lostRank: lostRankMilliseconds } = times;
-  const options = { ...configuration, lastResumeMilliseconds, lostRankMilliseconds };
-  const create = () => new SupervisorActor(options, ports);
-  const spawnOptions = { ...supervisorSpawnOptions, endingMilliseconds: times.ranks };
-  const supervisor = system.spawn('supervisor', create, spawnOptions);
-  // The actor that it has started asks for its ranks before it answers anything.
-  void ask(system, supervisor, toSupervisor.status, {}, { deadlineMilliseconds: deadlines.control })
-    .then(() => {
-      children.endOthers(times.grace);
-      agents.endOthers();
-    })
-    .catch(() => {});
+  const supervisor = begin(system, launch, ports, times);
   // After a signal the owner starts another supervisor.
+  let isOrphan = false;
   const released = lifeline.released.then(async (how) => {
+    isOrphan = how === 'orphaned';
     // Nobody waits for a dead owner to take its leave.
     if (how === 'orphaned') hub.declareLost(configuration.ownerNode, 'its process has ended');
     if (how !== 'signal') await agents.clusterEnds(times.drain / 2);
@@ -194,9 +188,44 @@ async function main(): Promise<readonly string[]> {
   } finally {
     await children.killAll();
   }
+  // An owner that lives says so itself.
+  if (isOrphan) for (const words of leftPaused(configuration, statuses)) log.error({}, words);
   await hub.close(1_000);
   directory.close();
   return children.killed;
+}
+
+/** Starts the actor, and ends what it has not asked for. */
+function begin(
+  system: ActorSystem,
+  { configuration, children, agents }: Launch,
+  ports: SupervisorPorts,
+  times: StopTimes,
+): ActorRef<SupervisorInbox> {
+  const { lastResume: lastResumeMilliseconds, lostRank: lostRankMilliseconds } = times;
+  const options = { ...configuration, lastResumeMilliseconds, lostRankMilliseconds };
+  const create = () => new SupervisorActor(options, ports);
+  const spawnOptions = { ...supervisorSpawnOptions, endingMilliseconds: times.ranks };
+  const supervisor = system.spawn('supervisor', create, spawnOptions);
+  // The actor that it has started asks for its ranks before it answers anything.
+  void ask(system, supervisor, toSupervisor.status, {}, { deadlineMilliseconds: deadlines.control })
+    .then(() => {
+      children.endOthers(times.grace);
+      agents.endOthers();
+    })
+    .catch(() => {});
+  return supervisor;
+}
+
+/** What is to be said of engines that nobody is left to resume. */
+function* leftPaused({ instances }: SupervisorConfiguration, statuses: Launch['statuses']): Iterable<string> {
+  for (const { name, endpoint, isPaused, state } of statuses.values()) {
+    const engine = engineOf(instances.find((one) => one.name === name) ?? {});
+    const isBroken = state === 'broken' || state === 'updating';
+    if (isPaused && isBroken) yield brokenWords({ name, endpoint, engine }, true);
+    else if (isPaused)
+      yield stuckWords({ name, endpoint, engine }, new PeerLostError('its cluster has ended'));
+  }
 }
 
 async function end(

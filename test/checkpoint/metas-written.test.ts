@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { type Metas, writeMetas } from '../../src/checkpoint/metas.ts';
+import { decodeManifest, encodeManifest } from '../../src/checkpoint/manifest.ts';
+import { asForeign, type Metas, writeMetas } from '../../src/checkpoint/metas.ts';
+import { manifestOf, segmentOf } from '../plan/manifests.ts';
 import { temporaryDirectory } from './safetensors-files.ts';
 
 const secret = 'ab'.repeat(32);
@@ -20,6 +22,20 @@ test('a metas file is readable by its owner alone, whoever could read the file t
   assert.equal(statSync(path).mode & 0o777, 0o600);
   assert.match(readFileSync(path, 'utf8'), new RegExp(secret));
   assert.deepEqual(readdirSync(directory), ['metas.json']);
+});
+
+test('names of hosts of another cluster, which go into logs, have nothing of its secret', () => {
+  const manifest = encodeManifest(
+    manifestOf([{ name: 't', bytes: 8, segment: 0, offset: 0 }], [segmentOf(0, 'node-1')]),
+  );
+  const foreign = asForeign(metas(manifest));
+  const hosts = [
+    ...foreign.sources.map(({ host }) => host),
+    ...decodeManifest(foreign.manifest).segments.map(({ host }) => host),
+  ];
+  assert.deepEqual([hosts.length, new Set(hosts).size], [2, 1]);
+  assert.match(hosts[0]!, /^node-1@/);
+  for (const host of hosts) assert.doesNotMatch(host, /abab/);
 });
 
 test('a metas file that cannot be written leaves nothing behind', async (t) => {

@@ -191,6 +191,15 @@ test('a baseline that could not be written is refused before the engine is asked
   assert.match(errors, /^UsageError: --output cannot be written: .*\/nowhere/);
 });
 
+test('a command that is killed amid an installation leaves the engine paused, which is said all the same', async (t) => {
+  const { said, endpoint, command } = await startUpdate(t, 'slow load', 'load', ...pausing);
+  command.kill('SIGKILL');
+  const { errors } = await command.ended;
+  assert.match(errors, /instance engine is broken and stays paused: update it again/);
+  assert.ok(errors.includes(`weightcast resume --endpoint ${endpoint}`), errors);
+  assert.equal(said.is_paused, true);
+});
+
 test('a command that is interrupted amid an installation says that the engine stays paused, and what to do', async (t) => {
   const { said, endpoint, command } = await startUpdate(t, 'slow load', 'load', ...pausing);
   command.interrupt();

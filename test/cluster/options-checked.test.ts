@@ -4,6 +4,8 @@ import { hostname } from 'node:os';
 import { test } from 'node:test';
 import { checkOptions } from '../../src/cluster/options.ts';
 import { checkInstance, Workers } from '../../src/cluster/workers.ts';
+import { Cluster } from '../../src/index.ts';
+import { directoriesOf } from './harness.ts';
 
 const endpoint = 'http://127.0.0.1:8000';
 const instance = { name: 'a', endpoint, ranks: [0] };
@@ -45,6 +47,13 @@ test('refused: a WEIGHTCAST_SILENCE_SECONDS that is no number of seconds', (t) =
   }
   process.env.WEIGHTCAST_SILENCE_SECONDS = '60';
   checkOptions(options);
+});
+
+test('refused: a WEIGHTCAST_LOG that is no level, before anything is made', async (t) => {
+  t.after(() => delete process.env.WEIGHTCAST_LOG);
+  process.env.WEIGHTCAST_LOG = 'loud';
+  await assert.rejects(Cluster.start(options), { name: 'UsageError', message: /^WEIGHTCAST_LOG is "loud"/ });
+  assert.deepEqual(directoriesOf(process.pid), []);
 });
 
 test('refused: WEIGHTCAST_WORKER_UIDS that are no numbers of users', (t) => {
