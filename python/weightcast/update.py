@@ -13,9 +13,12 @@ import os
 import sys
 
 from .client_checks import seconds_of
-from .client_errors import DaemonError, UsageError
+from .client_errors import AccessError, CheckpointError, DaemonError, HostMemoryError, NotFoundError, UsageError
 from .compat.settings import environment_number
 from .needed_packages import ending_without
+
+#: Others may pass by themselves.
+_INPUT = (UsageError, NotFoundError, AccessError, CheckpointError, HostMemoryError)
 
 
 def main() -> None:
@@ -25,7 +28,9 @@ def main() -> None:
     try:
         run(options, environment_number("RANK"), environment_number("WORLD_SIZE"))
     except (DaemonError, OSError) as error:
-        sys.exit(f"weightcast.update: rank {os.environ.get('RANK', '?')}: {error}")
+        print(f"weightcast.update: rank {os.environ.get('RANK', '?')}: {error}", file=sys.stderr)
+        # As the command `weightcast` ends.
+        sys.exit(2 if isinstance(error, _INPUT) else 1)
 
 
 def _seconds(text: str) -> float:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
+import io
 import json
+import os
 import socket
+import sys
+import tempfile
 import threading
 import types
 import unittest
+import unittest.mock
 from typing import Any
 
+from weightcast import update
 from weightcast.client_errors import EngineError, UsageError
 from weightcast.compat.engine_probe import EngineProbe
+from weightcast.compat.engine_updater import _metas_of
 from weightcast.trainers import ensure_instances
 
 CONFIGURATION = "GET /proxy/server_info?config_format=json"
@@ -109,6 +117,40 @@ class Addresses(unittest.TestCase):
         for count in ({"workers": 2}, {"worker_count": 2}):
             ensure_instances(client, [{"endpoint": "http://127.0.0.1:1/a/", **count}])
             self.assertEqual(added.pop(), (("127.0.0.1:1/a", "http://127.0.0.1:1/a"), {"worker_count": 2}))
+
+
+class Inputs(unittest.TestCase):
+    def ended(self, *words: str) -> tuple[Any, str]:
+        """With which code `weightcast.update` ends, and what it says."""
+        said = io.StringIO()
+        environment = {"RANK": "0", "WORLD_SIZE": "1"}
+        with (
+            unittest.mock.patch.object(sys, "argv", ["update", *words]),
+            unittest.mock.patch.dict(os.environ, environment),
+            contextlib.redirect_stderr(said),
+            self.assertRaises(SystemExit) as ended,
+        ):
+            update.main()
+        return ended.exception.code, said.getvalue()
+
+    def test_weights_that_are_not_there_are_one_line_before_an_engine_is_waited_for(self) -> None:
+        for path, why in (("/nowhere", "/nowhere: No such file"), (__file__, "Not a directory"), ("/proc/self/fd", "no safetensors")):
+            code, said = self.ended("--checkpoint-path", path, "--endpoint", "http://127.0.0.1:1")
+            self.assertRegex(said, f"^weightcast.update: rank 0: [^\n]*{why}[^\n]*\n$")
+            self.assertEqual(code, 2)
+
+    def test_what_has_no_metas_is_named(self) -> None:
+        with tempfile.NamedTemporaryFile() as file:
+            for content in (b"", b"\xff", b"[1]", b"3"):
+                file.seek(0)
+                file.truncate()
+                file.write(content)
+                file.flush()
+                with self.assertRaisesRegex(UsageError, f"{file.name} has no metas: "):
+                    _metas_of(types.SimpleNamespace(load_metas_file=file.name, metas_url=None))
+        for url in ("nothing", "http://127.0.0.1:1/", "file:///nowhere"):
+            with self.assertRaisesRegex(UsageError, f"{url} has no metas: "):
+                _metas_of(types.SimpleNamespace(load_metas_file=None, metas_url=url))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import http.client
 import json
 import os
 import time
@@ -33,11 +34,13 @@ class EngineUpdater(ParameterServer):
 
 def run(options: argparse.Namespace, rank: int, size: int) -> None:
     _check(options, size)
-    server = EngineUpdater(_engine_of(options, rank))
     name = options.checkpoint_name
     joins = options.load_metas_file is not None or options.metas_url is not None
+    # Before the engine is waited for, which may take an hour.
+    files = [] if joins else _files_of(options.checkpoint_path)
+    server = EngineUpdater(_engine_of(options, rank))
     if not joins:
-        server.register_checkpoint(name, files=_files_of(options.checkpoint_path)[rank::size])
+        server.register_checkpoint(name, files=files[rank::size])
     with _timed(rank, "gather metas"):
         server.gather_metas(name)
     if joins:
@@ -81,7 +84,11 @@ def _engine_of(options: argparse.Namespace, rank: int) -> Engine:
 
 
 def _files_of(path: str) -> list[str]:
-    files = sorted(os.path.join(path, name) for name in os.listdir(path) if name.endswith(".safetensors"))
+    try:
+        names = os.listdir(path)
+    except OSError as error:
+        raise UsageError(f"--checkpoint-path {path}: {error.strerror}") from error
+    files = sorted(os.path.join(path, name) for name in names if name.endswith(".safetensors"))
     if not files:
         raise UsageError(f"{path} has no safetensors files")
     return files
@@ -89,16 +96,19 @@ def _files_of(path: str) -> list[str]:
 
 def _metas_of(options: argparse.Namespace) -> Mapping[Any, Any]:
     """Of `--save-metas-file`, or of a program that wrote what `get_metas` returns."""
-    if options.load_metas_file is not None:
-        with open(options.load_metas_file) as file:
-            text = file.read()
-    else:
-        with urllib.request.urlopen(options.metas_url, timeout=_METAS_SECONDS) as response:
-            text = response.read().decode()
     try:
+        if options.load_metas_file is not None:
+            with open(options.load_metas_file) as file:
+                text = file.read()
+        else:
+            with urllib.request.urlopen(options.metas_url, timeout=_METAS_SECONDS) as response:
+                text = response.read().decode()
         metas = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{options.load_metas_file or options.metas_url} has no metas: {error}") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UsageError(f"{options.load_metas_file or options.metas_url} has no metas: {why}") from error
+    if not isinstance(metas, dict):
+        raise UsageError(f"{options.load_metas_file or options.metas_url} has no metas: they are an object of JSON")
     return {0: {"p2p_store_addr": text}} if "format" in metas else metas
 
 
