@@ -45,8 +45,6 @@ const restartMilliseconds = [200, 2_000] as const;
 export class SimulatedCluster implements ClusterView {
   readonly world: SimulatedWorld;
   supervisor: SimulatedProcess;
-  /** Instances whose engines the supervisor looks at, as they may pause yet. */
-  readonly mayStillPause = new Set<string>();
   /** How long the supervisor takes to read the headers of a checkpoint's files. */
   openMilliseconds = 20;
   readonly #ranks = new Map<number, SimulatedRankProcess>();
@@ -229,10 +227,7 @@ export class SimulatedCluster implements ClusterView {
         remove: (name) => change(() => this.#documents.delete(name)),
       },
       engineClient: ({ name }) => this.engineClient(name, clock),
-      noteInstance: ({ name }, mayStillPause) => {
-        if (mayStillPause) this.mayStillPause.add(name);
-        else this.mayStillPause.delete(name);
-      },
+      noteInstance: () => {},
       segmentName: (set) => `checkpoint-${set}-`,
       breathe: async () => {},
       openCheckpoint: async (source) => {

@@ -48,6 +48,8 @@ export class SimulatedEngine {
   /** How the next update call, pause or resume fails. */
   nextCall: UpdateFault | null = null;
   nextPause: PauseFault | null = null;
+  /** A pause was not answered: the supervisor may look after that. */
+  mayPauseLate = false;
   /** From the request to a late pause. */
   latePauseMilliseconds = 7_000;
   nextResume: CallFault | null = null;
@@ -252,6 +254,7 @@ export class SimulatedEngine {
   async #pause(): Promise<void> {
     const fault = this.nextPause;
     this.nextPause = null;
+    this.mayPauseLate ||= fault !== null;
     if (fault === 'late') return this.#pauseLate();
     await this.#failIf(fault);
     this.#pausing = null;

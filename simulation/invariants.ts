@@ -18,8 +18,6 @@ export interface ClusterView {
   readonly users: readonly SimulatedUser[];
   readonly shelf: CheckpointLedger;
   readonly status: ClusterStatus | null;
-  /** Instances whose engines the supervisor looks at. */
-  readonly mayStillPause: ReadonlySet<string>;
 }
 
 /** An instance reports a version only if all its workers acknowledged every bucket of it in one epoch. */
@@ -170,8 +168,7 @@ function checkLeftSegments({ world, ranks, shelf }: ClusterView): void {
 }
 
 /** The part of {@link checkIdle} that holds in whatever state engines and devices are. */
-export function checkSupervisorIdle(cluster: ClusterView): void {
-  const { world, supervisor, ranks, users, status, mayStillPause } = cluster;
+export function checkSupervisorIdle({ world, supervisor, ranks, users, status }: ClusterView): void {
   const { trace, engines, devices, joined } = world;
   // Another supervisor may have instances whose removal was not answered.
   const instances = Math.max(status?.instances.length ?? engines.length, joined.size);
@@ -183,7 +180,7 @@ export function checkSupervisorIdle(cluster: ClusterView): void {
     actors: 3 + instances,
     watches: running + users.filter(({ process, writer }) => process.isAlive && writer !== null).length,
     // Ranks that wait for their restart, and looks at engines that may still pause.
-    timers: devices.length - running + mayStillPause.size,
+    timers: devices.length - running + engines.filter(({ mayPauseLate }) => mayPauseLate).length,
   });
 }
 

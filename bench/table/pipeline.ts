@@ -68,8 +68,9 @@ function together(input: PipelineInput): number {
       over[at] = end;
       const work = workOf[at]![bucket]!;
       // Of a bucket of which nothing is announced the worker is not asked.
-      if (work > 0) answered[at] = Math.max(asked(end, speeds), answered[at]!) + work;
-      freeAt[at * slots + slot] = work > 0 ? answered[at]! + speeds.workerTrip / 2 : end + speeds.notice;
+      const isAsked = !Number.isNaN(work);
+      if (isAsked) answered[at] = Math.max(asked(end, speeds), answered[at]!) + work;
+      freeAt[at * slots + slot] = isAsked ? answered[at]! + speeds.workerTrip / 2 : end + speeds.notice;
     }
     uploads.free(bucket, over[root]!);
   }
@@ -83,7 +84,7 @@ function asked(arrived: number, { notice, workerTrip }: Speeds): number {
 
 /** What an engine worker does in all, one bucket after the other, if it never has to wait. */
 export function workerMilliseconds(plan: Plan, speeds: Speeds, announced: Uint8Array | null = null): number {
-  return workerTimes(plan, speeds, announced).reduce((sum, time) => sum + time, 0);
+  return workerTimes(plan, speeds, announced).reduce((sum, time) => sum + (time || 0), 0);
 }
 
 /** Of each rank, by its position in the plan, what {@link workerTimes} has. Ranks to whose workers the same is announced share it. */
@@ -97,7 +98,7 @@ function workersTimes({ plan, speeds, announcedTo }: PipelineInput): Float64Arra
   });
 }
 
-/** What a worker does for each bucket; 0 for one of which nothing is announced to it. */
+/** What a worker does for each bucket; NaN for one of which nothing is announced to it. */
 function workerTimes(plan: Plan, speeds: Speeds, announced: Uint8Array | null): Float64Array {
   return Float64Array.from(plan.owners, (_, bucket) => workerTime(plan, bucket, speeds, announced));
 }
@@ -113,7 +114,7 @@ function workerTime(
   if (announced !== null) {
     tensors = 0;
     for (let entry = start; entry < end; entry += 1) tensors += announced[tensorOrder[entry]!]!;
-    if (tensors === 0) return 0;
+    if (tensors === 0) return Number.NaN;
   }
   return speeds.workerBucket + tensors * speeds.workerTensor;
 }

@@ -63,8 +63,8 @@ export interface UpdateOptions {
   readonly connectTimeoutMilliseconds?: number;
   /**
    * How long an engine that is down, or does not answer, when the update begins is waited for: it may be starting. Others that
-   * are ready are updated meanwhile. Default: two minutes, or a fifth of the update's time if that is longer, and at most half of it
-   * where several instances are updated.
+   * are ready are updated meanwhile, unless the checkpoint is in the memory of a device, which all read at once. Default: two
+   * minutes, or a fifth of the update's time if that is longer, and at most half of it where several instances are updated.
    */
   readonly readyTimeoutMilliseconds?: number;
   /**

@@ -160,6 +160,25 @@ test('an engine that may still pause is looked after again when its instance has
   });
 });
 
+test('an update that does not ask an engine to pause which might still pause prolongs nothing, and does not say that it is paused', async () => {
+  await withCluster({ pauses: true }, async ({ cluster, world, user, spares, wait }) => {
+    const [engine] = world.engines;
+    engine!.latePauseMilliseconds = 40_000;
+    engine!.nextPause = 'late';
+    const first = user.update('a', { timeoutMilliseconds: 45_000, stepTimeoutMilliseconds: 1_000 });
+    await spares(first, 'engine-0', 'WEIGHTCAST_DEADLINE', /may still pause/);
+    await wait(20_000);
+    engine!.said = { refusal: 'it has no such layer' };
+    const second = user.update('a', { timeoutMilliseconds: 600_000 });
+    const { instances } = await spares(second, 'engine-0', 'WEIGHTCAST_ENGINE', /it has no such layer$/);
+    assert.equal(instances[0]!.paused, false);
+    engine!.said = {};
+    await wait(60_000);
+    assert.ok(!engine!.isPaused);
+    assert.equal(cluster.supervisor.timers, 0);
+  });
+});
+
 for (const late of [0, 1])
   test(`what is in the memory of a device is installed in all at once: others wait for engine-${late}`, async () => {
     const path = '/dev/shm/weightcast-0a1b/session-0a1b-1-1.device';

@@ -30,6 +30,8 @@ export class Pauses {
    * everything that is asked of them now.
    */
   readonly #due: Set<UpdateTarget>;
+  /** Those that this update has asked to pause. */
+  readonly #asked = new Set<UpdateTarget>();
 
   constructor(update: UpdateContext) {
     this.#update = update;
@@ -105,6 +107,7 @@ export class Pauses {
       throw thrown;
     }
     this.#paused.add(target);
+    this.#asked.add(target);
     try {
       await ask(round.context, target.bridge, toBridge.pause, { mode, timeoutMilliseconds }, within);
     } catch (thrown) {
@@ -132,8 +135,13 @@ export class Pauses {
     if (!this.#paused.has(target)) return null;
     const error = await this.#askResume(target, hasFailed);
     if (this.#due.has(target)) {
+      if (!this.#asked.has(target) && !target.isPaused) {
+        // It was found to run, and is looked after for as long as the update that has asked it to pause said.
+        this.#paused.delete(target);
+        return null;
+      }
       const { instances, options } = this.#update.spec;
-      instances.pauseIsDue(target.name, options.timeoutMilliseconds);
+      if (this.#asked.has(target)) instances.pauseIsDue(target.name, options.timeoutMilliseconds);
       return dueWords(target);
     }
     if (this.#doubtful.has(target)) {

@@ -49,7 +49,7 @@ export function answeredWords(
 
 /** The cluster asks it again and again. */
 export function dueWords(instance: Engine): string {
-  return `instance ${instance.name} may still pause, which it was asked to and has not answered: it counts as paused, and is looked after until the cluster ends: ${resumeCommand(instance)}`;
+  return `instance ${instance.name} may still pause, which it was asked to and has not answered: it counts as paused until it is found to run, and is resumed if it pauses after that: ${resumeCommand(instance)}`;
 }
 
 /** Of an engine that has let the deadline of a step pass: `isStep`, and not the update's. */
