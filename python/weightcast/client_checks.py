@@ -74,6 +74,19 @@ def worker_groups_of(workers: Optional[Iterable[Mapping[str, Any]]]) -> Optional
     return [{key: list_of(key, value) if key in lists else value for key, value in group.items()} for group in groups]
 
 
+def engine_address(option: str, endpoint: Any, schemes: Iterable[str] = ("http", "https")) -> urllib.parse.SplitResult:
+    """The parts of an engine's URL. Raises `UsageError`."""
+    try:
+        parts = urllib.parse.urlsplit(str(endpoint))
+        # The port is parsed when it is asked for, and the name when it is looked up.
+        is_whole = parts.port != 0 and bool((parts.hostname or "").encode("idna") or parts.scheme == "unix")
+    except ValueError:
+        is_whole = False
+    if not is_whole or parts.scheme not in schemes:
+        raise UsageError(f"{option} is {endpoint!r}; it must be a URL such as http://10.0.0.1:8000")
+    return parts
+
+
 def absolute_path(option: str, path: Any) -> str:
     """Raises `UsageError` for what is no path."""
     try:

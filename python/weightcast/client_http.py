@@ -43,6 +43,8 @@ class DaemonHttp:
         if token is not None and not re.fullmatch(r"[\x21-\x7e]+", token):
             # It is not repeated: it is a secret.
             raise UsageError("token has characters that no header can carry; it is the content of --token-file, without a line end")
+        if socket is not None and "\0" in str(socket):
+            raise UsageError(f"socket is {socket!r}, which is no path")
         self._url = parts
         self._socket = None if parts is not None else socket or default_socket()
         self._token = token
@@ -154,8 +156,8 @@ class DaemonHttp:
 def _address(url: str) -> urllib.parse.SplitResult:
     try:
         parts = urllib.parse.urlsplit(url)
-        # It is only parsed when it is asked for.
-        is_origin = parts.hostname and parts.path in ("", "/") and (parts.port is None or parts.port > 0)
+        # The port is parsed when it is asked for, and the name when it is looked up.
+        is_origin = (parts.hostname or "").encode("idna") and parts.path in ("", "/") and (parts.port is None or parts.port > 0)
         if is_origin and parts.scheme in ("http", "https") and not (parts.query or parts.fragment):
             return parts
     except (ValueError, AttributeError, TypeError):

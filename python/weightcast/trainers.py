@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import urllib.error
-import urllib.parse
 import urllib.request
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 from .client import Client
+from .client_checks import engine_address, list_of
 from .client_errors import EngineError, UsageError
 
 #: The URL of an engine, or a dict of what `Client.add_instance` takes: `endpoint`, and whatever differs from its defaults.
@@ -27,18 +28,16 @@ def ensure_instances(client: Client, engines: Iterable[Engine]) -> List[str]:
     Raises `UsageError`, `EngineError` if an engine does not say how many workers it has, and what `add_instance` raises.
     """
     names: List[str] = []
-    for engine in engines:
-        options = {"endpoint": engine} if isinstance(engine, str) else dict(engine)
+    for engine in list_of("engines", engines) or ():
+        options = dict(engine) if isinstance(engine, Mapping) else {"endpoint": engine}
         endpoint, workers = str(options.pop("endpoint", "")).rstrip("/"), options.pop("workers", None)
-        parts = urllib.parse.urlsplit(endpoint)
-        if parts.scheme not in ("http", "https", "unix"):
-            raise UsageError(f"engine {engine!r}: its endpoint must be a URL such as http://10.0.0.1:8000")
+        parts = engine_address("the endpoint of an engine", endpoint, ("http", "https", "unix"))
         known = client.status().instances
         name = next((one.name for one in known if one.endpoint.rstrip("/") == endpoint), None)
         if name is None:
             name = options.pop("name", None) or (parts.netloc + parts.path if parts.netloc else endpoint)
             if options.get("ranks") is None:
-                options["worker_count"] = workers or _workers_of(endpoint, options)
+                options["worker_count"] = workers or options.get("worker_count") or _workers_of(endpoint, options)
             client.add_instance(name, endpoint, **options)
         names.append(name)
     return names
@@ -55,7 +54,7 @@ def _workers_of(endpoint: str, options: Mapping[str, Any]) -> int:
     try:
         with opener.open(request, timeout=_ANSWER_SECONDS) as answer:
             return int(json.load(answer)["world_size"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
         why = f"{error.code} {error.reason}" if isinstance(error, urllib.error.HTTPError) else error
         raise EngineError(
             f"engine {endpoint} does not say how many workers it has ({why}): start it with VLLM_SERVER_DEV_MODE=1, "

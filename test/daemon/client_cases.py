@@ -113,9 +113,11 @@ def mistakes(client, given):
         Client(socket="/nowhere.sock").status()
     with raises(module.AccessError, "no token"):
         Client(url=given["url"]).status()
-    for url in ("ftp://x", "http://x:99999", "http://[::1", "http://x/path", "x:1", 3):
+    for url in ("ftp://x", "http://x:99999", "http://[::1", "http://x/path", "x:1", f"http://{'a' * 64}.x", 3):
         with raises(module.UsageError, "it must be a URL"):
             Client(url=url)
+    with raises(module.UsageError, "which is no path"):
+        Client(socket="/tmp/\0")
     with raises(module.UsageError, "no header can carry"):
         Client(url=given["url"], token="two\r\nlines")
     for timeout in (float("nan"), "5", -1):

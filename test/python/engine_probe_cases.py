@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import http.server
 import json
+import socket
 import threading
+import types
 import unittest
 from typing import Any
 
+from weightcast.client_errors import EngineError, UsageError
 from weightcast.compat.engine_probe import EngineProbe
+from weightcast.trainers import ensure_instances
 
 CONFIGURATION = "GET /proxy/server_info?config_format=json"
 QUESTION = "POST /proxy/collective_rpc"
@@ -69,6 +73,42 @@ class Probes(unittest.TestCase):
                 asked = [CONFIGURATION, QUESTION]
                 self.assertEqual(self.asked(configuration), ("checkpoint-engine", asked))
                 self.assertEqual(self.asked(configuration, 200), ("weightcast", asked))
+
+
+class Addresses(unittest.TestCase):
+    client: Any = types.SimpleNamespace(status=lambda: types.SimpleNamespace(instances=[]))
+
+    def test_what_is_no_address_of_an_engine_is_a_usage_error(self) -> None:
+        for endpoint in ("", "x:1", "http://", "http://[::1", "http://x:99999", f"http://{'a' * 64}.x", 3):
+            with self.subTest(endpoint):
+                with self.assertRaisesRegex(UsageError, "--endpoint is .*; it must be a URL"):
+                    EngineProbe(endpoint, None, None)
+                for engine in (endpoint, {"endpoint": endpoint}):
+                    with self.assertRaisesRegex(UsageError, "endpoint of an engine is .*; it must be a URL"):
+                        ensure_instances(self.client, [engine])
+        with self.assertRaisesRegex(UsageError, "engines is 'http://x'; give a list"):
+            ensure_instances(self.client, "http://x")
+
+    def test_a_server_that_speaks_no_http_is_named(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+
+            def greet() -> None:
+                with server.accept()[0] as connection:
+                    connection.sendall(b"SSH-2.0-OpenSSH_9\r\n")
+
+            threading.Thread(target=greet, daemon=True).start()
+            endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+            with self.assertRaisesRegex(EngineError, f"engine {endpoint} does not say how many workers it has"):
+                ensure_instances(self.client, [endpoint])
+
+    def test_workers_that_are_counted_already_are_not_asked_for(self) -> None:
+        added: list[Any] = []
+        client = types.SimpleNamespace(
+            status=self.client.status, add_instance=lambda *values, **options: added.append((values, options))
+        )
+        for count in ({"workers": 2}, {"worker_count": 2}):
+            ensure_instances(client, [{"endpoint": "http://127.0.0.1:1/a/", **count}])
+            self.assertEqual(added.pop(), (("127.0.0.1:1/a", "http://127.0.0.1:1/a"), {"worker_count": 2}))
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ import http.client
 import json
 import socket
 import time
-import urllib.parse
 from typing import Any
 
-from ..client_errors import DeadlineError, UsageError
+from ..client_checks import engine_address
+from ..client_errors import DeadlineError
 
 _ANSWER_SECONDS = 30.0
 #: Between two looks whether it is healthy.
@@ -19,9 +19,7 @@ _PAUSE_SECONDS = 2.0
 class EngineProbe:
     def __init__(self, endpoint: str, uds: str | None, api_key: str | None) -> None:
         """`uds`: path of a Unix socket, in place of the endpoint's address."""
-        parts = urllib.parse.urlsplit(endpoint)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(f"--endpoint is {endpoint!r}; it must be a URL such as http://127.0.0.1:8000")
+        parts = engine_address("--endpoint", endpoint)
         self._parts = parts
         self._prefix = parts.path.rstrip("/") if uds is None else ""
         self._uds = uds
