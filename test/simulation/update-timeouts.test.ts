@@ -171,6 +171,18 @@ for (const [given, milliseconds] of [
   });
 }
 
+test('an update that waits for the workers of an engine until its end names the instance', async () => {
+  await withCluster({}, async ({ world, user, fails }) => {
+    for (const worker of world.engines[0]!.workers) worker.isMissing = true;
+    const patient = { stepTimeoutMilliseconds: 60_000, connectTimeoutMilliseconds: 60_000 };
+    const update = user.update('a', { timeoutMilliseconds, ...patient, instances: ['engine-0'] });
+    const message =
+      /^updating engine-0 to a took longer than 5000 ms, waiting for the engine of engine-0 to install it/;
+    await fails(update, 'WEIGHTCAST_DEADLINE', message);
+    world.engines[0]!.restart();
+  });
+});
+
 test('an engine that does not answer when its workers have everything is given up after the time of a step', async () => {
   await withCluster({}, async ({ world, user, spares, succeeds }) => {
     world.engines[0]!.nextCall = 'unanswered';

@@ -56,6 +56,11 @@ export class Installing {
     return this.#parts.every((part) => part.isReleasing || this.#unfinished(part).length === 0);
   }
 
+  /** The names of the instances whose engines have not got everything, or have not answered. */
+  get unfinished(): string[] {
+    return this.#parts.flatMap((part) => this.#unfinished(part)).map(({ name }) => name);
+  }
+
   #unfinished({ spec }: UpdateContext): UpdateTarget[] {
     return spec.targets.filter((target) => !this.#answered.has(target) || !this.#hasAcknowledged(target));
   }

@@ -45,7 +45,9 @@ export class Round {
   get step(): string | null {
     // What is verified and resumed has deadlines of its own.
     const isOver = this.#update.isReleasing || this.#installing?.isOver;
-    return isOver ? null : this.#step;
+    if (isOver) return null;
+    const late = this.#installing?.unfinished ?? [];
+    return late.length === 0 ? this.#step : `the engine of ${late.join(', ')} to install it`;
   }
 
   get sources(): LeasedSources {
