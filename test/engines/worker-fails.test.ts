@@ -57,7 +57,7 @@ test('nobody takes the place of a worker who is neither the same user nor root, 
   assert.equal(answer(stranger, link.address), 'refused');
   assert.match(
     (await failure(link.open(buffer))).message,
-    /; a process of another user was refused \(WEIGHTCAST_WORKER_UIDS\)$/,
+    /; a connection was refused: its process may be of another user \(WEIGHTCAST_WORKER_UIDS\)$/,
   );
   assert.equal(answer(0, (await bindLink(t)).address), 'greeted');
   process.env.WEIGHTCAST_WORKER_UIDS = `7,${stranger}`;

@@ -190,7 +190,7 @@ export class RankSocket {
     const fault = this.#socket.connected ? 'did not answer' : 'did not connect';
     const detail =
       this.#hasRefused && !this.#socket.connected
-        ? '; a process of another user was refused (WEIGHTCAST_WORKER_UIDS)'
+        ? '; a connection was refused: its process may be of another user (WEIGHTCAST_WORKER_UIDS)'
         : '';
     return this.#failure(`${fault} within ${timeoutMilliseconds} ms when`, {}, detail);
   }
