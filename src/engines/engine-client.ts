@@ -59,8 +59,6 @@ export interface EngineUpdate {
   readonly links: Readonly<Record<string, string>>;
   /** The caches that were computed with the old weights will have to be dropped. */
   readonly resetCache: boolean;
-  /** It computes nothing meanwhile: caches may be dropped before all is loaded. */
-  readonly isPaused: boolean;
 }
 
 /** Text, or the numbers of its tokens. */

@@ -49,8 +49,6 @@ export class VllmClient extends HttpEngine implements EngineClient {
   #hasWeightcast = false;
   /** It has no name for its weights, as it said when it was told one; until it says one, as a newer engine in its place does. */
   #isNameless = false;
-  /** The last update has dropped its caches, and nobody has asked for that yet. */
-  #areCachesDropped = false;
 
   /** Throws `UsageError` if the endpoint is none. */
   constructor(options: VllmClientOptions) {
@@ -89,17 +87,8 @@ export class VllmClient extends HttpEngine implements EngineClient {
     await this.#checkPaused(false, 'resume', options);
   }
 
-  async update({ links, resetCache, isPaused }: EngineUpdate, options: CallOptions): Promise<void> {
-    this.#areCachesDropped = false;
-    const updated = this.#updateWorkers(links, options);
-    // Two rounds of questions less in the pause. What is refused is asked again afterwards.
-    const dropped = resetCache && isPaused ? this.#dropCaches(options).then(() => true) : null;
-    dropped?.catch(() => {});
-    await updated;
-    this.#areCachesDropped = (await dropped?.catch(() => false)) ?? false;
-  }
-
-  async #updateWorkers(links: EngineUpdate['links'], options: CallOptions): Promise<void> {
+  async update(update: EngineUpdate, options: CallOptions): Promise<void> {
+    const { links } = update;
     const args = this.#hasDraftModel ? [links, usualSilenceSeconds, true] : [links];
     const method = updateMethods[this.#link];
     for (let tries = 1; ; tries += 1) {
@@ -148,11 +137,6 @@ export class VllmClient extends HttpEngine implements EngineClient {
    * such a store answers it as it does a failure, so it is asked without that, too.
    */
   async resetCaches(options: CallOptions): Promise<void> {
-    if (!this.#areCachesDropped) await this.#dropCaches(options);
-    this.#areCachesDropped = false;
-  }
-
-  async #dropCaches(options: CallOptions): Promise<void> {
     // It is not reset while requests use it, and then neither are the others, which do not look.
     await this.#resetPrefixCache(options);
     await Promise.all([

@@ -55,7 +55,7 @@ export async function breakOff(
   const buffer = device.allocate(bufferBytes);
   const link = await bindLink(t, { deviceUuid: device.uuid });
   const client = new VllmClient({ endpoint, clock: systemClock });
-  const order = { links: { [device.uuid]: link.address }, resetCache: false, isPaused: true };
+  const order = { links: { [device.uuid]: link.address }, resetCache: false };
   const answered = client
     .update(order, { timeoutMilliseconds: never, signal: new AbortController().signal })
     .then(

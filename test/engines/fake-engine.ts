@@ -79,4 +79,4 @@ export const hasty = () => ({ timeoutMilliseconds: soon, signal: new AbortContro
 
 export const links = { 'GPU-1': 'ipc://@a.sock', 'GPU-2': 'ipc://@b.sock' };
 export const version = 'qwen@00ff';
-export const order = { links, resetCache: false, isPaused: false };
+export const order = { links, resetCache: false };

@@ -71,23 +71,6 @@ test('everything that old weights computed is dropped, in a step of its own', as
   assert.deepEqual(routes.sort(), resets.map((route) => `POST ${route}`).sort());
 });
 
-test('caches of an engine that computes nothing are dropped beside the update, and once more only if it refused', async (t) => {
-  for (const refuses of [false, true]) {
-    const { asked, endpoint } = await fakeEngine(t, (request, response) => {
-      const isRefused = refuses && asked.length <= resets.length && request.url!.includes('prefix');
-      status(200, `{"success":${!isRefused}}`)(request, response);
-    });
-    const client = clientOf(t, endpoint);
-    await client.update({ ...order, resetCache: true, isPaused: true }, patient());
-    assert.equal(asked.filter(({ route }) => route.includes('/reset_prefix_cache')).length, 2);
-    const before = asked.length;
-    await client.resetCaches(patient());
-    assert.equal(asked.length - before, refuses ? resets.length : 0);
-    await client.resetCaches(patient());
-    assert.equal(asked.length - before, refuses ? 2 * resets.length : resets.length);
-  }
-});
-
 test('an engine without multimodal caches or an external store drops what it has', async (t) => {
   const { asked, endpoint } = await fakeEngine(t, (request, response) => {
     if (/mm_cache|encoder/.test(request.url!)) return status(404)(request, response);

@@ -39,7 +39,6 @@ export const toBridge = {
       epoch,
       links: z.record(z.string(), z.string()),
       resetCache: z.boolean(),
-      isPaused: z.boolean(),
       timeoutMilliseconds: milliseconds,
     },
     nothing,

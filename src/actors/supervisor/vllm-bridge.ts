@@ -62,10 +62,10 @@ export class VllmBridgeActor implements Actor<BridgeMessage> {
           return {};
         });
       case 'trigger': {
-        const { links, resetCache, isPaused } = message;
+        const { links, resetCache } = message;
         return this.#call(message, context.deferReply(message), async (options) => {
           this.#told = null;
-          await this.#client.update({ links, resetCache, isPaused }, options);
+          await this.#client.update({ links, resetCache }, options);
           return {};
         });
       }

@@ -169,8 +169,7 @@ export class Installing {
     const deviceOf = new Map(spec.ranks.map(({ rank, deviceUuid }) => [rank, deviceUuid]));
     const own = Object.fromEntries(target.ranks.map((rank) => [deviceOf.get(rank)!, links.get(rank)!]));
     const resetCache = target.cacheReset === 'always';
-    const isPaused = target.pause !== null;
-    const question = { epoch, links: own, resetCache, isPaused, timeoutMilliseconds };
+    const question = { epoch, links: own, resetCache, timeoutMilliseconds };
     const options = part.untilEnded(timeoutMilliseconds + deadlines.control);
     try {
       await ask(context, target.bridge, toBridge.trigger, question, options);
