@@ -269,24 +269,27 @@ export class RankActor implements Actor<RankInbox> {
     }
     this.#epoch = message.epoch;
     this.#abortedEpoch = message.epoch;
-    await this.#abandon(new AbortedError(message.reason));
+    await this.#abandon(new AbortedError(message.reason), true);
     context.reply(message, { loads: this.#ended.loadsOf(message.epoch) });
   }
 
   /**
    * Fails the `stream` request, and releases everything that the running update holds. The reply comes first, so that the
-   * supervisor sees this error before the engine's own. The answer to `abort` says that the release is complete.
+   * supervisor sees this error before the engine's own; if the supervisor `hasAsked` for it, last: what has failed here by
+   * itself says more, and may be on its way. The answer to `abort` says that the release is complete.
    */
-  async #abandon(error: WeightcastError): Promise<void> {
+  async #abandon(error: WeightcastError, hasAsked = false): Promise<void> {
     const transfer = this.#transfer;
     if (transfer === null) return;
-    this.#streamReply?.fail(error);
+    const reply = this.#streamReply;
     this.#streamReply = null;
+    if (!hasAsked) reply?.fail(error);
     this.#kept.failed(error, transfer.manifest);
     // Otherwise peers inside a broadcast with this rank would wait for its deadline. Before `stream` there is none, and
     // the communicator stays usable for the next plan.
     if (this.#pipeline !== null && !transfer.isAlone) this.#communicator.abort();
     await transfer.abort(error.message);
+    if (hasAsked) reply?.fail(transfer.ownFailure ?? error);
     this.#forget(transfer);
   }
 

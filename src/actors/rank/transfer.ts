@@ -2,7 +2,7 @@ import { strict as assert } from 'node:assert';
 import { isDeepStrictEqual } from 'node:util';
 import type { Manifest } from '../../checkpoint/manifest.ts';
 import type { KeptParts } from '../../engines/worker-link/worker-link.ts';
-import { AbortedError, CheckpointError, VerificationError } from '../../errors.ts';
+import { AbortedError, CheckpointError, VerificationError, type WeightcastError } from '../../errors.ts';
 import type { Interval } from '../../native-bridge/addon.ts';
 import type { DevicePlace } from '../../native-bridge/collective.ts';
 import type { UpdateRates } from '../../plan/parts-choice.ts';
@@ -14,6 +14,7 @@ import { arrivedAnswer } from './arrived.ts';
 import { BucketStep, bucketSteps } from './bucket-step.ts';
 import { DeviceSlots } from './device-slots.ts';
 import { HandedOver } from './handed-over.ts';
+import { InFlight } from './in-flight.ts';
 import { SlotMap } from './slot-map.ts';
 import { Spans } from './spans.ts';
 import type { TransferOptions } from './transfer-options.ts';
@@ -41,14 +42,13 @@ export class RankTransfer {
   readonly #options: TransferOptions;
   readonly #worker: WorkerQueue;
   readonly #spans = new Spans();
-  readonly #inFlight = new Set<Promise<unknown>>();
+  readonly #inFlight = new InFlight();
   #slots: DeviceSlots;
   #steps = bucketSteps();
   /** Taken by bucket 0 when the engine worker may be given the first bucket. */
   readonly #loading = new BucketStep();
   /** Resolves when the engine worker has opened the link buffer of the first exchange. Null before {@link connect}. */
   connected: Promise<void> | null = null;
-  #aborted: AbortedError | null = null;
   /** Settles when an abort is complete. */
   #ending: Promise<void> | null = null;
   #exchangesLeft: number;
@@ -130,7 +130,7 @@ export class RankTransfer {
   /** Hands the engine worker the link buffer; the first reload waits for the answer. */
   connect(): Promise<void> {
     const { ipcHandle: handle, bytes } = this.#slots.link;
-    const connecting = this.#track(() => this.#worker.open({ handle, bytes }));
+    const connecting = this.#inFlight.track(() => this.#worker.open({ handle, bytes }));
     this.connected ??= connecting;
     return connecting;
   }
@@ -165,7 +165,7 @@ export class RankTransfer {
   async broadcast(bucket: number, request: BroadcastRequest): Promise<void> {
     if (request.origin === 'staging') await this.#steps.staged.completed(bucket);
     await this.#steps.issued.completed(bucket - 1);
-    const broadcast = this.isAlone ? null : this.#track(() => this.#issueBroadcast(bucket, request));
+    const broadcast = this.isAlone ? null : this.#inFlight.track(() => this.#issueBroadcast(bucket, request));
     this.#steps.issued.complete(bucket);
     if (broadcast !== null) this.#spans.add('broadcast', bucket, await broadcast);
     this.#steps.broadcast.complete(bucket);
@@ -175,7 +175,7 @@ export class RankTransfer {
   async reload(bucket: number): Promise<void> {
     await this.#steps.requested.completed(bucket - 1);
     await this.#loading.completed(0);
-    const reload = this.#track(() => this.#worker.reload(bucket));
+    const reload = this.#inFlight.track(() => this.#worker.reload(bucket));
     this.#steps.requested.complete(bucket);
     const interval = await reload;
     if (interval !== null) this.#spans.add('reload', bucket, interval);
@@ -183,7 +183,7 @@ export class RankTransfer {
 
   /** Takes the digests of the bucket in its link slot, if nobody else does. */
   async digest(bucket: number): Promise<void> {
-    await this.#track(async () => this.#handedOver?.digest(bucket, this.#slots.linkPlace(bucket)));
+    await this.#inFlight.track(async () => this.#handedOver?.digest(bucket, this.#slots.linkPlace(bucket)));
   }
 
   #issueBroadcast(bucket: number, { origin, releaseAfter }: BroadcastRequest): Promise<Interval> {
@@ -210,7 +210,7 @@ export class RankTransfer {
     const wanted = transfersOf(plan, manifest, bucket, offset);
     this.#uploadedBytes += wanted.reduce((sum, { rectangles }) => sum + rectangleBytes(rectangles), 0);
     const attach = () => wanted.map(({ segment }) => ports.segments.source(manifest.segments[segment]!.path));
-    const upload = this.#track(async () => {
+    const upload = this.#inFlight.track(async () => {
       await receiver?.arrival(bucket);
       const transfers = attach().map((segment, at) => ({ segment, rectangles: wanted[at]!.rectangles }));
       const interval = await ports.device.upload(transfers, buffer).catch((error) => {
@@ -277,6 +277,11 @@ export class RankTransfer {
     return this.#worker.kept;
   }
 
+  /** What failed first by itself; null if nothing has. */
+  get ownFailure(): WeightcastError | null {
+    return this.#inFlight.failure;
+  }
+
   /** How many buckets the engine worker was asked to load, in all exchanges. */
   get loads(): number {
     return this.#worker.loads;
@@ -295,9 +300,9 @@ export class RankTransfer {
     const { receiver, worker, ports } = this.#options;
     await receiver?.complete(worker.report);
     await receiver?.close();
-    await this.#track(() => this.#worker.release());
+    await this.#inFlight.track(() => this.#worker.release());
     this.#slots.free();
-    const reported = await this.#track(() => this.#worker.finish());
+    const reported = await this.#inFlight.track(() => this.#worker.finish());
     const digests = reported ?? this.#handedOver?.take() ?? null;
     if (this.#arrivedDigests !== null && !isDeepStrictEqual(digests, this.#arrivedDigests)) {
       throw new VerificationError(
@@ -324,23 +329,13 @@ export class RankTransfer {
   }
 
   async #abort(reason: string): Promise<void> {
-    this.#aborted = new AbortedError(reason);
-    for (const step of [...Object.values(this.#steps), this.#loading]) step.abort(this.#aborted);
+    const aborted = new AbortedError(reason);
+    this.#inFlight.abort(aborted);
+    for (const step of [...Object.values(this.#steps), this.#loading]) step.abort(aborted);
     await Promise.all([this.#options.receiver?.discard(reason), this.#worker.abort(reason)]);
     // Copies of this rank still run, and the worker may copy out of the slots until it has read the abort.
-    await Promise.allSettled(this.#inFlight);
+    await this.#inFlight.settled();
     this.#worker.close();
     this.#slots.free();
-  }
-
-  async #track<T>(begin: () => Promise<T>): Promise<T> {
-    if (this.#aborted !== null) throw this.#aborted;
-    const work = begin();
-    this.#inFlight.add(work);
-    try {
-      return await work;
-    } finally {
-      this.#inFlight.delete(work);
-    }
   }
 }
