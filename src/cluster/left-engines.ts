@@ -1,15 +1,13 @@
 import type { Instance } from '../actors/protocol/instance.ts';
 import type { InstanceStatus } from '../actors/protocol/status-values.ts';
-import { brokenWords, lateWords, stuckWords } from '../actors/update/words.ts';
+import { brokenWords, lateWords, mayBeMixed, stuckWords } from '../actors/update/words.ts';
 import { type EngineClient, engineOf } from '../engines/engine-client.ts';
 import { createEngineClient } from '../engines/engine-options.ts';
 import { asFailure } from '../errors.ts';
 import { systemClock } from '../native-bridge/clock.ts';
+import { type StopTimes, stopTimes } from '../processes/stop-times.ts';
 
-/** Parts of the time that the cluster's end may take: of each engine, for all that is tried. */
-const resumePart = 1 / 6;
-/** A pause that the supervisor was still asking for may take effect after its death: for so long it is looked after. */
-const latePart = 1 / 30;
+/** While a pause that the supervisor was still asking for may take effect after its death. */
 const polls = 4;
 
 /**
@@ -21,11 +19,11 @@ export class LeftEngines {
   readonly #statuses = new Map<string, InstanceStatus>();
   /** Those that were asked to pause, and have not answered. */
   readonly #mayStillPause = new Set<string>();
-  readonly #stopMilliseconds: number;
+  readonly #times: StopTimes;
 
   /** `stopMilliseconds`: how long the cluster's end may take. */
   constructor(instances: readonly Instance[], stopMilliseconds: number) {
-    this.#stopMilliseconds = stopMilliseconds;
+    this.#times = stopTimes(stopMilliseconds);
     for (const instance of instances) this.joins(instance);
   }
 
@@ -53,7 +51,7 @@ export class LeftEngines {
    * rejects.
    */
   async settle(isSaid: boolean): Promise<string[]> {
-    const statuses = [...this.#statuses.values()].filter((status) => !(isSaid && isBroken(status)));
+    const statuses = [...this.#statuses.values()].filter((status) => !(isSaid && mayBeMixed(status)));
     const words = statuses.map((status) => this.#settle(status));
     return (await Promise.all(words)).flatMap((said) => said ?? []);
   }
@@ -62,7 +60,7 @@ export class LeftEngines {
     const { name, isPaused } = status;
     const options = this.#options.get(name);
     const instance = { ...status, engine: engineOf(options ?? {}) };
-    if (isBroken(status)) return brokenWords(instance, isPaused);
+    if (mayBeMixed(status)) return brokenWords(instance, isPaused);
     const mayStillPause = this.#mayStillPause.has(name);
     if (!isPaused || options === undefined) return mayStillPause ? lateWords(instance) : null;
     const client = createEngineClient(options, systemClock);
@@ -79,20 +77,15 @@ export class LeftEngines {
   }
 
   async #resume(client: EngineClient): Promise<void> {
-    const timeoutMilliseconds = Math.ceil(resumePart * this.#stopMilliseconds);
+    const timeoutMilliseconds = Math.ceil(this.#times.leftEngine);
     const options = { timeoutMilliseconds, signal: AbortSignal.timeout(timeoutMilliseconds) };
     await client.resume(options);
     for (let poll = 0; poll < polls; poll += 1) {
-      await new Promise((wake) => setTimeout(wake, (latePart * this.#stopMilliseconds) / polls));
+      await new Promise((wake) => setTimeout(wake, this.#times.lastResume / polls));
       const { isPaused } = await client.state(options);
       // An engine that cannot be asked is resumed once more: that changes nothing if it runs.
       if (isPaused !== false) await client.resume(options);
       if (isPaused === null) return;
     }
   }
-}
-
-/** Nobody knows what the workers of one that was being updated got. */
-function isBroken({ state }: InstanceStatus): boolean {
-  return state === 'broken' || state === 'updating';
 }

@@ -12,8 +12,10 @@ export interface StopTimes {
   readonly ranks: number;
   /** All actors of the supervisor's process. */
   readonly supervisor: number;
-  /** Within `drain`, one try to resume an engine, and the wait for a pause that may still take effect. */
+  /** Within `drain`, one try to resume an engine, and the wait for a pause that may still take effect, here and by the owner. */
   readonly lastResume: number;
+  /** The owner resuming an engine that a dead supervisor has left, with all that is tried. */
+  readonly leftEngine: number;
   /** A rank that is lost to the cluster while that runs ending by itself. */
   readonly lostRank: number;
 }
@@ -28,6 +30,7 @@ export function stopTimes(totalMilliseconds: number): StopTimes {
     ranks: (totalMilliseconds * 28) / 60,
     supervisor: totalMilliseconds / 2,
     lastResume: totalMilliseconds / 30,
+    leftEngine: totalMilliseconds / 6,
     lostRank: totalMilliseconds / 60,
   };
 }

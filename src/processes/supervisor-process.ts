@@ -9,7 +9,7 @@ import type { HostPosition } from '../actors/supervisor/host-positions.ts';
 import { type SupervisorInbox, supervisorSpawnOptions } from '../actors/supervisor/inbox.ts';
 import type { LaunchedRank, SupervisorPorts } from '../actors/supervisor/ports.ts';
 import { SupervisorActor } from '../actors/supervisor/supervisor.ts';
-import { brokenWords, stuckWords } from '../actors/update/words.ts';
+import { brokenWords, mayBeMixed, stuckWords } from '../actors/update/words.ts';
 import { LastOpened, openCheckpoint } from '../checkpoint/source.ts';
 import { engineOf } from '../engines/engine-client.ts';
 import { createEngineClient, linkOf } from '../engines/engine-options.ts';
@@ -219,12 +219,12 @@ function begin(
 
 /** What is to be said of engines that nobody is left to resume. */
 function* leftPaused({ instances }: SupervisorConfiguration, statuses: Launch['statuses']): Iterable<string> {
-  for (const { name, endpoint, isPaused, state } of statuses.values()) {
-    const engine = engineOf(instances.find((one) => one.name === name) ?? {});
-    const isBroken = state === 'broken' || state === 'updating';
-    if (isPaused && isBroken) yield brokenWords({ name, endpoint, engine }, true);
-    else if (isPaused)
-      yield stuckWords({ name, endpoint, engine }, new PeerLostError('its cluster has ended'));
+  for (const status of statuses.values()) {
+    if (!status.isPaused) continue;
+    const engine = engineOf(instances.find(({ name }) => name === status.name) ?? {});
+    const instance = { ...status, engine };
+    const ended = () => stuckWords(instance, new PeerLostError('its cluster has ended'));
+    yield mayBeMixed(status) ? brokenWords(instance, true) : ended();
   }
 }
 

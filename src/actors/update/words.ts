@@ -1,10 +1,16 @@
 import { dropCaches, resumeCommand } from '../../engines/remedies.ts';
 import { DeadlineError, fromWire, type WeightcastError } from '../../errors.ts';
+import type { InstanceStatus } from '../protocol/status-values.ts';
 import type { UpdateTarget } from './context.ts';
 
 type Engine = Pick<UpdateTarget, 'name' | 'endpoint' | 'engine'>;
 
 /** What the errors of updates say of the instances that need someone's attention, and what to do about them. */
+
+/** Nobody knows what the workers of one that was being updated got, when its supervisor is gone. */
+export function mayBeMixed({ state }: Pick<InstanceStatus, 'state'>): boolean {
+  return state === 'broken' || state === 'updating';
+}
 
 export function brokenWords(instance: Engine, isPaused: boolean): string {
   const { name } = instance;
