@@ -76,31 +76,23 @@ export class CudaDevice implements Device {
   }
 
   async upload(transfers: readonly Transfer[], destination: DeviceBuffer): Promise<Interval> {
-    const fromHost = transfers.flatMap(({ segment, rectangles }) =>
-      segment instanceof Mapping ? [{ segment: segment.native, rectangles }] : [],
-    );
-    const fromDevice = transfers.flatMap(({ segment, rectangles }) =>
-      segment instanceof Mapping ? [] : [{ buffer: segment, rectangles }],
-    );
-    const uploads = fromHost.length > 0 || fromDevice.length === 0;
-    return wholeInterval([
-      ...(uploads
-        ? [
-            awaitNative<Interval>(
-              this.native.upload(
-                fromHost.map(({ segment }) => segment),
-                fromHost.map(({ rectangles }) => rectangles),
-                asCudaBuffer(destination).native,
-              ),
-            ),
-          ]
-        : []),
-      ...fromDevice.flatMap(({ buffer, rectangles }) =>
-        rowsOf(rectangles).map(({ from, to, bytes }) =>
-          this.copy({ buffer, offset: from }, { buffer: destination, offset: to }, bytes),
-        ),
-      ),
-    ]);
+    const segments: Mapping['native'][] = [];
+    const rectanglesOf: Float64Array[] = [];
+    const onDevice: (ReturnType<typeof rowsOf>[number] & { readonly buffer: DeviceBuffer })[] = [];
+    for (const { segment, rectangles } of transfers) {
+      if (segment instanceof Mapping) {
+        segments.push(segment.native);
+        rectanglesOf.push(rectangles);
+      } else {
+        for (const row of rowsOf(rectangles)) onDevice.push({ ...row, buffer: segment });
+      }
+    }
+    const copies: Promise<Interval>[] = [];
+    if (segments.length > 0 || onDevice.length === 0)
+      copies.push(awaitNative(this.native.upload(segments, rectanglesOf, asCudaBuffer(destination).native)));
+    for (const { buffer, from, to, bytes } of onDevice)
+      copies.push(this.copy({ buffer, offset: from }, { buffer: destination, offset: to }, bytes));
+    return wholeInterval(copies);
   }
 
   /** D2D, within the device or from and to memory that was opened. */
