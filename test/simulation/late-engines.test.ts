@@ -1,7 +1,20 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { checkpointAt } from '../../simulation/checkpoint.ts';
-import { checkpoints, model, versionsOf, withCluster } from './harness.ts';
+import { checkpoints, type Fixture, model, versionsOf, withCluster } from './harness.ts';
+
+/** An engine does not answer its pause, which takes effect a minute after it was asked, while the cluster is idle. */
+async function mayPauseLate(
+  { world, user, spares, wait }: Fixture,
+  options: { readonly timeoutMilliseconds?: number } = {},
+): Promise<void> {
+  const [engine] = world.engines;
+  engine!.latePauseMilliseconds = 60_000;
+  engine!.nextPause = 'late';
+  const update = user.update('a', { stepTimeoutMilliseconds: 1_000, ...options });
+  await spares(update, 'engine-0', 'WEIGHTCAST_DEADLINE', /may still pause/);
+  await wait(20_000);
+}
 
 test('an engine that may be starting keeps no other one waiting, and is updated when it is ready', async () => {
   await withCluster({ pauses: true }, async ({ world, user, succeeds, status, wait }) => {
@@ -71,14 +84,11 @@ test('how long an update waits for an engine to resume that it has not updated c
 
 for (const says of ['says', 'does not say'])
   test(`a pause that takes effect a minute after it was given up is undone; the engine ${says} that it is paused`, async () => {
-    await withCluster({ pauses: true }, async ({ cluster, world, user, spares, until, wait, status }) => {
+    await withCluster({ pauses: true }, async (fixture) => {
+      const { cluster, world, until, wait, status } = fixture;
       const [engine] = world.engines;
       engine!.hidesPauses = says !== 'says';
-      engine!.latePauseMilliseconds = 60_000;
-      engine!.nextPause = 'late';
-      const update = user.update('a', { timeoutMilliseconds: 90_000, stepTimeoutMilliseconds: 1_000 });
-      await spares(update, 'engine-0', 'WEIGHTCAST_DEADLINE', /may still pause/);
-      await wait(20_000);
+      await mayPauseLate(fixture, { timeoutMilliseconds: 90_000 });
       assert.ok(!(await status()).instances[0]!.isPaused, 'it runs, and is only looked after');
       await until('it takes effect', () => engine!.isPaused);
       const pausedAt = world.clock.now();
@@ -91,13 +101,10 @@ for (const says of ['says', 'does not say'])
   });
 
 test('an engine that may still pause is looked after by the supervisor that takes over', async () => {
-  await withCluster({ pauses: true }, async ({ cluster, world, user, spares, until, wait, ready }) => {
+  await withCluster({ pauses: true }, async (fixture) => {
+    const { cluster, world, until, wait, ready } = fixture;
     const [engine] = world.engines;
-    engine!.latePauseMilliseconds = 60_000;
-    engine!.nextPause = 'late';
-    const update = user.update('a', { timeoutMilliseconds: 90_000, stepTimeoutMilliseconds: 1_000 });
-    await spares(update, 'engine-0', 'WEIGHTCAST_DEADLINE', /may still pause/);
-    await wait(20_000);
+    await mayPauseLate(fixture, { timeoutMilliseconds: 90_000 });
     cluster.killSupervisor();
     await wait(5_000);
     await ready();
@@ -107,13 +114,9 @@ test('an engine that may still pause is looked after by the supervisor that take
 });
 
 test('an update that pauses an engine which might still pause leaves nothing to look after', async () => {
-  await withCluster({ pauses: true }, async ({ cluster, world, user, succeeds, spares, wait }) => {
-    const [engine] = world.engines;
-    engine!.latePauseMilliseconds = 60_000;
-    engine!.nextPause = 'late';
-    const update = user.update('a', { stepTimeoutMilliseconds: 1_000 });
-    await spares(update, 'engine-0', 'WEIGHTCAST_DEADLINE', /may still pause/);
-    await wait(20_000);
+  await withCluster({ pauses: true }, async (fixture) => {
+    const { cluster, user, succeeds, wait } = fixture;
+    await mayPauseLate(fixture);
     await succeeds(user.update('a'));
     await wait(10_000);
     assert.equal(cluster.supervisor.timers, 0);
@@ -143,13 +146,10 @@ test('an engine that others have not waited for does not outlast the update', as
 });
 
 test('an engine that may still pause is looked after again when its instance has left the cluster and is back', async () => {
-  await withCluster({ pauses: true }, async ({ world, user, spares, succeeds, until, wait, status }) => {
+  await withCluster({ pauses: true }, async (fixture) => {
+    const { world, user, succeeds, until, wait, status } = fixture;
     const [engine] = world.engines;
-    engine!.latePauseMilliseconds = 60_000;
-    engine!.nextPause = 'late';
-    const update = user.update('a', { timeoutMilliseconds: 90_000, stepTimeoutMilliseconds: 1_000 });
-    await spares(update, 'engine-0', 'WEIGHTCAST_DEADLINE', /may still pause/);
-    await wait(20_000);
+    await mayPauseLate(fixture, { timeoutMilliseconds: 90_000 });
     assert.ok(!(await status()).instances[0]!.isPaused);
     const instance = world.joined.get('engine-0')!;
     await succeeds(user.removeInstance('engine-0'));
