@@ -22,8 +22,8 @@ export class Failures<Target extends { readonly ranks: readonly number[] }> {
   }
 
   /**
-   * A rank has reported this, or did not answer, before the epoch was aborted: an `AbortedError` is then of another rank's
-   * making. The first error of a rank counts.
+   * A rank has reported this, or did not answer. An `AbortedError` it has reported before the epoch was aborted: that is of
+   * another rank's making. The first error of a rank counts.
    */
   ofRank(rank: number, error: WeightcastError): void {
     if (!this.#ofRank.has(rank)) this.#ofRank.set(rank, error);

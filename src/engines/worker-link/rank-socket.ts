@@ -62,7 +62,7 @@ export class RankSocket {
   /** Of the oldest request in flight, or of the last one. */
   #step: Step = 'open';
   #inFlight = 0;
-  /** A process of a user that is not to have the weights wanted to connect. */
+  /** A connection was refused: of a user that is not to have the weights, or for want of descriptors. */
   #hasRefused = false;
   /** Settles with the answer to the newest request. */
   #newest: Promise<unknown> = Promise.resolve();
