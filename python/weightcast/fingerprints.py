@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from .digesters import digester_of
+from .tensor_memory import bytes_of, consists_of_others, has_memory, span_bytes
 
 _PIECE = 64
 """Bytes."""
@@ -42,20 +43,16 @@ def _digest(device: torch.device, samples: list[torch.Tensor]) -> bytes:
 
 def _plain(tensor: Any) -> Iterator[torch.Tensor]:
     """Without what has no memory: on the meta device while somebody else's session is under way, or packed elsewhere."""
-    if hasattr(tensor, "__tensor_flatten__"):
-        # It consists of others: packed weights and their scales.
+    if consists_of_others(type(tensor)):
         for name in tensor.__tensor_flatten__()[0]:
             yield from _plain(getattr(tensor, name))
-    elif not tensor.is_meta and tensor.layout == torch.strided and tensor.numel() > 0:
+    elif has_memory(tensor):
         yield tensor
 
 
 def _sample(tensor: torch.Tensor) -> torch.Tensor:
     """Bytes of its storage between its first and last element: all, or pieces of them, one a row."""
-    size = tensor.itemsize * (1 + sum((many - 1) * step for many, step in zip(tensor.shape, tensor.stride(), strict=True)))
-    start = tensor.storage_offset() * tensor.itemsize
-    storage = torch.empty(0, dtype=torch.uint8, device=tensor.device)
+    size = span_bytes(tensor)
     if size <= _PIECE * _PIECES:
-        return storage.set_(tensor.untyped_storage(), start, (size,), (1,))
-    step = (size - _PIECE) // (_PIECES - 1)
-    return storage.set_(tensor.untyped_storage(), start, (_PIECES, _PIECE), (step, 1))
+        return bytes_of(tensor, (size,))
+    return bytes_of(tensor, (_PIECES, _PIECE), ((size - _PIECE) // (_PIECES - 1), 1))

@@ -14,6 +14,7 @@ from .digesters import digester_of
 from .errors import WeightcastError
 from .gpu_digest import GpuDigester, Piece
 from .live_tensors import Walks, is_parameter
+from .tensor_memory import bytes_of, span_bytes
 
 MOST_TENSORS = 100_000
 """Of a worker. The largest models have some thousands: experts lie stacked."""
@@ -65,7 +66,7 @@ def digests_of(found: Sequence[tuple[str, torch.Tensor]]) -> LiveDigests:
     by_device: dict[torch.device, dict[Piece, torch.Tensor]] = {}
     spans: list[tuple[torch.device, Piece]] = []
     for _, tensor in found:
-        device, key = tensor.device, (tensor.data_ptr(), _span_bytes(tensor))
+        device, key = tensor.device, (tensor.data_ptr(), span_bytes(tensor))
         by_device.setdefault(device, {}).setdefault(key, tensor)
         spans.append((device, key))
     word_of: dict[tuple[torch.device, Piece], bytes] = {}
@@ -74,7 +75,7 @@ def digests_of(found: Sequence[tuple[str, torch.Tensor]]) -> LiveDigests:
         if isinstance(digester, GpuDigester):
             digester.add_pieces(list(pieces))
         else:
-            digester.add([_bytes(tensor, size) for (_, size), tensor in pieces.items()])
+            digester.add([bytes_of(tensor, (size,)) for (_, size), tensor in pieces.items()])
         words = digester.words()
         for index, key in enumerate(pieces):
             word_of[device, key] = words[_WORD * index : _WORD * (index + 1)]
@@ -192,23 +193,6 @@ def _stays(name: str, tensor: torch.Tensor) -> bool:
 def _is_small(tensor: torch.Tensor) -> bool:
     """Enough of these to notice that the weights are others, and next to no time."""
     return tensor.numel() < 1 << 16
-
-
-def _span_bytes(tensor: torch.Tensor) -> int:
-    """From a tensor's first element to its last."""
-    return _elements(tensor.shape, tensor.stride()) * tensor.itemsize
-
-
-@functools.lru_cache(4_096)
-def _elements(shape: torch.Size, strides: tuple[int, ...]) -> int:
-    """From the first one to the last. A model has few forms."""
-    return 1 + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-
-
-def _bytes(tensor: torch.Tensor, size: int) -> torch.Tensor:
-    empty = torch.empty(0, dtype=torch.uint8, device=tensor.device)
-    start = tensor.storage_offset() * tensor.itemsize
-    return empty.set_(tensor.untyped_storage(), start, (size,), (1,))
 
 
 def _form(tensor: torch.Tensor) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from .model_layers import named_layers
+from .tensor_memory import consists_of_others, has_memory, is_fake
 
 _DEEPEST = 12
 """Steps from a layer to a tensor. Kernels keep theirs within six."""
@@ -136,9 +137,9 @@ class LiveTensors:
 
     def _add(self, name: str, tensor: torch.Tensor) -> None:
         # A view of the same memory in another form is another tensor to a kernel.
-        if _is_fake(tensor):
+        if is_fake(tensor):
             return
-        if _consists_of_others(type(tensor)):
+        if consists_of_others(type(tensor)):
             # It consists of others: packed weights and their scales.
             for inner in tensor.__tensor_flatten__()[0]:
                 self._visit(f"{name}.{inner}", getattr(tensor, inner), 0)
@@ -158,7 +159,7 @@ class LiveTensors:
         if _is_leaf(type(value)):
             return
         if isinstance(value, torch.Tensor):
-            if owner is not None and _has_memory(value):
+            if owner is not None and has_memory(value):
                 self.held.append(Held(path, owner, key, value))
             self._add(path, value)
             return
@@ -206,26 +207,6 @@ class Walks:
     def changed(self) -> None:
         """Layers may hold other tensors since."""
         self._found.clear()
-
-
-def _has_memory(tensor: torch.Tensor) -> bool:
-    if _is_fake(tensor) or _consists_of_others(type(tensor)):
-        return False
-    return tensor.layout == torch.strided and tensor.numel() > 0
-
-
-def _is_fake(tensor: torch.Tensor) -> bool:
-    return tensor.is_meta or _is_of_subclasses(type(tensor))
-
-
-@functools.lru_cache(maxsize=1_024)
-def _is_of_subclasses(kind: type) -> bool:
-    return kind.__module__.startswith("torch._subclasses")
-
-
-@functools.lru_cache(maxsize=1_024)
-def _consists_of_others(kind: type) -> bool:
-    return hasattr(kind, "__tensor_flatten__")
 
 
 @functools.lru_cache(maxsize=4_096)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -25,6 +26,12 @@ def named_layers(model: torch.nn.Module) -> Named:
         members = [(prefix + name, member) for name, member in layer._modules.items() if member is not None]
         waiting += reversed(members)
     return found
+
+
+@functools.lru_cache(maxsize=1_024)
+def has_base(kind: type, name: str) -> bool:
+    """Whether a class is or comes from one of that name: engines' classes, which need not be there to be imported."""
+    return any(base.__name__ == name for base in kind.__mro__)
 
 
 def member_of(layer: Any, name: str) -> Any:

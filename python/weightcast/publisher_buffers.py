@@ -44,11 +44,15 @@ class Buffers:
         """Of a file that goes with the session."""
         return os.path.join(self.directory, f"session-{self.session}-{name}")
 
+    def check_alive(self) -> None:
+        """Raises `NotReadyError`."""
+        if not self.is_alive:
+            raise NotReadyError("the daemon is gone", retry=True)
+
     def take(self, end: float) -> VersionFiles:
         """Files to write a version to: those of an earlier one that nobody reads any more, or new ones. `end`: on
         `time.monotonic()`."""
-        if not self.is_alive:
-            raise NotReadyError("the daemon is gone", retry=True)
+        self.check_alive()
         for files in [*self._files.values()]:
             if files.number == self._registered:
                 continue

@@ -11,7 +11,7 @@ import time
 from typing import Any, Callable, Dict, List, Optional
 
 from .client import Client
-from .client_errors import BusyError, DaemonError, NotFoundError, NotReadyError
+from .client_errors import BusyError, DaemonError, NotFoundError
 from .publisher_buffers import Buffers
 from .publisher_files import VersionFiles
 from .publisher_layout import HEADER_ROOM, Layout, Place
@@ -106,8 +106,7 @@ class DeviceBuffers(Buffers):
         self._is_stale = False
 
     def take(self, end: float) -> VersionFiles:
-        if not self.is_alive:
-            raise NotReadyError("the daemon is gone", retry=True)
+        self.check_alive()
         self._withdraw(end)
         current = self._current
         if current is not None and (self._is_stale or current.are_gone or not current.is_whole):

@@ -15,6 +15,7 @@ import torch
 from sglang.srt.model_loader import loader as sglang_loader
 
 from .errors import ModelNotReloadable, WeightcastError
+from .model_layers import has_base
 from .sglang_memory import Places, Weights, load_and_copy_what_is_held
 from .sglang_start import Start, Written, start_of
 from .vllm_coverage import check_coverage
@@ -177,7 +178,7 @@ def _is_processed(layer: Any) -> bool:
 
 def _computes_scales_anew(layer: Any) -> bool:
     """What it makes of its scales is the same each time, whether the files have them or not."""
-    return any(base.__name__ == "BaseKVCacheMethod" for base in type(layer.quant_method).__mro__)
+    return has_base(type(layer.quant_method), "BaseKVCacheMethod")
 
 
 def _named(which: str, layer: Any, start: Start) -> str:

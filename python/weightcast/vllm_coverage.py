@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .errors import ParametersMissing
-from .model_layers import Named, member_of
+from .model_layers import Named, has_base, member_of
 from .vllm_biases import came_late
 
 _NAMED_AT_MOST = 8
@@ -39,7 +38,7 @@ class Coverage:
                 if parameter is not None and id(parameter) in seen:
                     aliases.add(name)
                 seen.add(id(parameter))
-            if _is_of_cache(type(member_of(layer, "quant_method"))):
+            if has_base(type(member_of(layer, "quant_method")), "BaseKVCacheMethod"):
                 continue
             created = set(info_of(layer).restore_metadata[0])
             # vLLM leaves biases where they are, and so has no record of them.
@@ -83,8 +82,3 @@ def check_coverage(which: str, missing: Sequence[str]) -> None:
 def _is_padded(layer: Any) -> bool:
     """Whether a layer may be larger than what the files have for it: linear layers without quantisation are not."""
     return type(member_of(layer, "quant_method")).__name__ != "UnquantizedLinearMethod"
-
-
-@functools.lru_cache(256)
-def _is_of_cache(method: type) -> bool:
-    return any(base.__name__ == "BaseKVCacheMethod" for base in method.__mro__)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from .errors import ModelNotReloadable
-from .model_layers import member_of, named_layers
+from .model_layers import has_base, member_of, named_layers
 
 _PROVEN_METHOD = "UnquantizedFusedMoEMethod"
 _PROVEN_KERNELS = "TRITON"
@@ -20,7 +19,7 @@ _REMEDY = "give a baseline or answers to compare with, or accept what is unprove
 def check_experts(layer: Any, which: str) -> None:
     """Raises ModelNotReloadable for experts that nobody has seen to be right. `which` model, for the message."""
     method = member_of(layer, "quant_method")
-    if not _is_of_experts(type(method)):
+    if not has_base(type(method), "FusedMoEMethodBase"):
         return
     kind, kernels = type(method).__name__, _kernels_of(method)
     if kind != _PROVEN_METHOD:
@@ -33,11 +32,6 @@ def check_experts(layer: Any, which: str) -> None:
             f"the {which} model has experts with kernels ({kernels}) which are not known to answer rightly after vLLM's "
             f"reload: start the engine with --moe-backend triton, or {_REMEDY}"
         )
-
-
-@functools.lru_cache(256)
-def _is_of_experts(method: type) -> bool:
-    return any(base.__name__ == "FusedMoEMethodBase" for base in method.__mro__)
 
 
 def share_of_experts(model: Any) -> float:
